@@ -18,7 +18,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.evaluation.corpus import EvaluationData, check_split, other_corpus, own_corpus
 from permafrost.probes.evaluation.evaluated import evaluated_task, measured_rows, probe_inputs, reading_recipe
 from permafrost.probes.evaluation.evaluation import EvaluatedRun, Evaluation, EvaluationSettings
-from permafrost.probes.evaluation.labels import LabelSpace, check_label_map, check_label_map_used
+from permafrost.probes.evaluation.labels import LabelSpace, NoLabelMeetsError, check_label_map, check_label_map_used
 from permafrost.probes.evaluation.transfer import matrix_rows, pair_names
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.objectives.fitted import LoadedRun
@@ -51,11 +51,20 @@ def evaluate_runs(
     check_label_map(settings.label_map, spaces)
     training = TrainingCorpora(progress)
     workspaces = [Workspace(provider, progress) for _ in runs]
-    pending = [
-        (each, data, _load(each, data, space, settings, training, workspace), workspace)
-        for each, space, workspace in zip(runs, spaces, workspaces, strict=True)
-        for data in each.data
-    ]
+    pending, refused = (
+        list[tuple[EvaluatedRun, EvaluationData, Recipe, Workspace]](),
+        dict[tuple[str, str], InputError](),
+    )
+    for each, space, workspace in zip(runs, spaces, workspaces, strict=True):
+        for data in each.data:
+            try:
+                pending.append((each, data, _load(each, data, space, settings, training, workspace), workspace))
+            except NoLabelMeetsError as error:
+                refused[each.name, data.name] = error
+    for (run_name, data_name), refusal in refused.items():  # another task of the run may have the labels
+        if not any((each.name, data.name) == (run_name, data_name) for each, data, _, _ in pending):
+            raise refusal
+        progress.note(f"a task of {run_name} is left out: {refusal}")
     if note := check_label_map_used(settings.label_map, spaces):
         progress.note(note)
     for workspace in workspaces:

@@ -20,6 +20,10 @@ LEFT_OUT = ""
 """Label of the run that stands for a label which the user leaves out."""
 
 
+class NoLabelMeetsError(CorpusError):
+    """Data have none of the labels of a run."""
+
+
 def parse_label_map(pairs: Iterable[str]) -> dict[str, str]:
     """Return ``theirs=ours`` pairs as a map; ``theirs=`` leaves a label out.
 
@@ -132,7 +136,7 @@ def match_records(
             skipped.unwanted.append(SkippedRow(error.origin, error.reason, error.problem))
     known = [label for label in found if space.match(label)]
     if not matched or (found and not known):
-        raise CorpusError(
+        raise NoLabelMeetsError(
             f"{name}: none of its labels ({_listed(found)}) is one of the run's ({_listed(space.names)}); say which is "
             f"which by --label-map {next(iter(found), 'THEIRS')}={space.names[0]}."
         )
