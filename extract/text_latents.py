@@ -1,6 +1,6 @@
 """Latents of texts as lazy arrays: from the store of a plan, where what is missing is run first, or in memory alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +13,7 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
+from permafrost.data.text import text_problem
 from permafrost.extract.extraction import extract
 
 
@@ -33,11 +34,7 @@ def text_latents(
         raise SpecError(
             "the view tokens has one latent for each token of a text, and no array holds these: leave it out."
         )
-    if isinstance(texts, str):
-        raise SpecError("texts must be a list of texts, got one text: give [text].")
-    texts = tuple(texts)
-    if not texts:
-        raise SpecError("there are no texts; give one or more.")
+    texts = _checked(texts)
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     if keep_texts and cache is None:
         raise SpecError("keep_texts keeps texts in the cache, and cache is None: name a folder.")
@@ -60,6 +57,23 @@ def text_latents(
     return {
         view: LatentArray(MemorySource(values, order), view, columns[view], texts) for view, values in latents.items()
     }
+
+
+def _checked(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return texts; raise a :class:`SpecError` if they are no list of strings, or one of them can be no text."""
+    if isinstance(texts, str | bytes):
+        raise SpecError("texts must be a list of texts, got one text: give [text].")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):  # iterates over the names of its columns
+        raise SpecError(f"texts must be a list of texts, got a {type(texts).__name__}: give one column of it.")
+    texts = tuple(texts)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise SpecError(f"text {number:,} is {text!r}, of type {type(text).__name__}, not str: leave it out.")
+        if problem := text_problem(text):
+            raise SpecError(f"text {number:,} {problem}; leave it out.")
+    if not texts:
+        raise SpecError("there are no texts; give one or more.")
+    return texts
 
 
 def _note(plan: CapturePlan, identity: Identity, progress: Progress) -> None:

@@ -70,8 +70,12 @@ def evaluate(
             the one that a run was trained on.
         MachineError: the machine failed; the message says what is safe.
     """
-    given = dict(label_map) if isinstance(label_map, Mapping) else parse_label_map(label_map)
+    if isinstance(label_map, Mapping):
+        given = {str(theirs): str(ours) for theirs, ours in label_map.items()}
+    else:
+        given = parse_label_map(label_map)
     paths = [Path(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
+    paths = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
     progress, folder, overrides = progress or NoProgress(), checked_folder(folder), list(overrides)
     arguments = [DataArguments(each, columns, target) for each in data_sets(data)]
     _check_settable(overrides)
@@ -171,10 +175,12 @@ def _data_names(arguments: Sequence[DataArguments]) -> list[str]:
     paths = [Path(str(each.data)) if isinstance(each.data, str | Path) else Path("data") for each in arguments]
     named = [str(each.data) if str(each.data) in CORPORA else "" for each in arguments]
     names = [path.name for path in paths]
-    return [
+    chosen = [
         own or (str(path) if names.count(name) > 1 else name)
         for own, path, name in zip(named, paths, names, strict=True)
     ]
+    earlier = [chosen[:index].count(name) for index, name in enumerate(chosen)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(chosen, earlier, strict=True)]
 
 
 def evaluation_data(run: LoadedRun, arguments: DataArguments, name: str, overrides: Sequence[str]) -> EvaluationData:

@@ -76,8 +76,8 @@ def backbone(name: str, cache: Path | str = "cache", device: str = "auto", adapt
 def latents(
     texts: Sequence[str],
     backbone: str,
-    views: Sequence[str] = ("mean",),
-    layers: Sequence[int] | str = "all",
+    views: Sequence[str] | str = ("mean",),
+    layers: Sequence[int] | int | str = "all",
     max_tokens: int | str = CapturePlan().max_tokens,
     cache: Path | str | None = "cache",
     progress: Progress | None = None,
@@ -93,7 +93,8 @@ def latents(
         texts: repeated ones are run once, and read as often as they are given.
         backbone: a short name, a folder of a model, or an id on the Hugging Face hub.
         views: how the hidden states of a text become one vector: mean, last, text_last, cls, ...; not ``tokens``.
-        layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan.
+        layers: indices, 0 for the embeddings and -1 for the last layer; "all"; or a range, as in a plan. They are in
+            ascending order in the arrays, whose ``layers`` names them.
         max_tokens: longer texts are cut; as in a plan.
         cache: folder of the latent stores; None keeps the latents in memory only.
         adapter: folder of a LoRA adapter of the backbone, as in a plan.
@@ -104,8 +105,10 @@ def latents(
         InputError: the backbone, a view, a layer or a text cannot be used.
         MachineError: the machine failed; the message says what is safe.
     """
-    layers = layers if isinstance(layers, str) else list(layers)
-    settings = {"backbone": backbone, "adapter": adapter, "views": list(views), "layers": layers}
+    from permafrost.data.latents.selection import layer_list
+
+    views = [views] if isinstance(views, str) else list(views)
+    settings = {"backbone": backbone, "adapter": adapter, "views": views, "layers": layer_list(layers)}
     plan = parse(CapturePlan, settings | {"max_tokens": max_tokens} | others, "latents")
     from permafrost.extract.text_latents import text_latents
 

@@ -83,6 +83,9 @@ class LatentArray(NDArrayOperatorsMixin):
     def __iter__(self) -> Iterator[Latents]:
         return (self[layer] for layer in range(len(self)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._source, self.view, self.layers, self._names)
+
     def __repr__(self) -> str:
         layers, texts, width = self.shape
         return (

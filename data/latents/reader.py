@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.latents.array import LatentArray
 from permafrost.data.latents.kept_texts import read_texts
+from permafrost.data.latents.selection import layer_list
 from permafrost.data.latents.sources import StoreSource
 from permafrost.data.spec import nearest
 from permafrost.data.store.errors import StoreError
@@ -26,6 +27,9 @@ class StoreReader:
 
     def __init__(self, store: LatentStore) -> None:
         self.store, self._shards = store, store.shards
+
+    def __reduce__(self) -> tuple[type["StoreReader"], tuple[LatentStore]]:
+        return type(self), (self.store,)
 
     def __len__(self) -> int:
         """Number of distinct texts."""
@@ -106,7 +110,8 @@ class StoreReader:
             SpecError: a layer is not stored.
         """
         view = self._view(view)
-        wanted = layers if isinstance(layers, str) else (layers,) if isinstance(layers, int) else tuple(layers)
+        chosen_layers = layer_list(layers)
+        wanted = chosen_layers if isinstance(chosen_layers, str) else tuple(chosen_layers)
         check_layers(wanted)
         chosen = resolve_layers(wanted, self.columns[view])
         if texts is not None:

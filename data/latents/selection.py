@@ -3,11 +3,15 @@
 The layers and texts that an index names are read once each; the index is then applied to what was read.
 """
 
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from permafrost.data.spec import SpecError
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ def select(key: Any, shape: tuple[int, int, int]) -> Selection:
     Raises:
         IndexError: an integer is out of range, or there are too many indices.
     """
-    parts = _whole(key)
+    parts = _whole(key, shape)
     axis, index, read = 0, list[Any](), [np.arange(size) for size in shape[:2]]
     for part in parts:
         if part is None:
@@ -43,15 +47,21 @@ def select(key: Any, shape: tuple[int, int, int]) -> Selection:
     return Selection(read[0], read[1], tuple(index))
 
 
-def _whole(key: Any) -> list[Any]:
+def _whole(key: Any, shape: Sequence[int]) -> list[Any]:
     """Return one index for each axis: truth values of several axes become integers, ``...`` becomes slices."""
-    parts = list[Any]()
-    for part in key if isinstance(key, tuple) else (key,):
-        array = part if part is None or part is Ellipsis or isinstance(part, slice) else np.asarray(part)
-        if isinstance(array, np.ndarray) and array.dtype == bool and array.ndim > 1:
-            parts += np.nonzero(array)
+    given = [
+        part if part is None or part is Ellipsis or isinstance(part, slice) else np.asarray(part)
+        for part in (key if isinstance(key, tuple) else (key,))
+    ]
+    axis, rest, parts = 0, len(shape) - sum(map(_axes, given)), list[Any]()
+    for part in given:
+        if isinstance(part, np.ndarray) and _axes(part) > 1:
+            if part.shape != (expected := tuple(shape[axis : axis + part.ndim])):
+                raise IndexError(f"a mask of shape {part.shape} does not fit axes of the shape {expected}.")
+            parts += np.nonzero(part)
         else:
-            parts.append(np.asarray(array, np.int64) if isinstance(array, np.ndarray) and not array.size else array)
+            parts.append(np.asarray(part, np.int64) if isinstance(part, np.ndarray) and not part.size else part)
+        axis += rest if part is Ellipsis else _axes(part)
     axes = sum(part is not None and part is not Ellipsis for part in parts)
     places = [place for place, part in enumerate(parts) if part is Ellipsis]
     if len(places) > 1:
@@ -59,6 +69,13 @@ def _whole(key: Any) -> list[Any]:
     for place in places:
         parts[place : place + 1] = [slice(None)] * (3 - axes)
     return parts
+
+
+def _axes(part: Any) -> int:
+    """Return the number of axes that a part of an index takes; ``...`` takes those that are left."""
+    if isinstance(part, np.ndarray) and part.dtype == bool:
+        return max(1, part.ndim)
+    return int(part is not None and part is not Ellipsis)
 
 
 def _positions(part: Any, size: int, axis: int) -> tuple[NDArray[np.int64], Any]:
@@ -75,3 +92,17 @@ def _positions(part: Any, size: int, axis: int) -> tuple[NDArray[np.int64], Any]
     distinct, inverse = np.unique(chosen, return_inverse=True)
     inverse = inverse.reshape(chosen.shape)
     return distinct, int(inverse) if chosen.ndim == 0 else inverse
+
+
+def layer_list(layers: Iterable[int] | int | str) -> list[int] | str:
+    """Return a selection of layers as a plan has it, from one number, or from numbers of any library.
+
+    Raises:
+        SpecError: one is no whole number.
+    """
+    if isinstance(layers, str):
+        return layers
+    try:
+        return list(map(operator.index, layers if isinstance(layers, Iterable) else [layers]))
+    except TypeError as error:
+        raise SpecError(f"layers must be whole numbers, all, or a range as 1..-1, got {layers!r}.") from error

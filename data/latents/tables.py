@@ -27,7 +27,7 @@ def layer_position(layer: int | None, layers: Sequence[int]) -> int:
         raise SpecError(f"dataframe() shows one layer, and there are {len(layers)}: set layer to one of {known}.")
     if layer in layers:
         return layers.index(layer)
-    if -len(layers) <= layer < 0:
+    if isinstance(layer, int | np.integer) and -len(layers) <= layer < 0:
         return len(layers) + layer
     raise SpecError(f"there is no layer {layer}: set layer to one of {known}.")
 

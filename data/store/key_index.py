@@ -46,6 +46,9 @@ class KeyIndex:
     def __init__(self) -> None:
         self._sorted_keys = cache(_sorted_keys)
 
+    def __reduce__(self) -> tuple[type["KeyIndex"], tuple[()]]:
+        return KeyIndex, ()
+
     def locate(self, keys: Keys, shards: Sequence[Shard]) -> TextLocations:
         """Find the shard and row of each key, ``[text]``, in shards in order of their names."""
         if not shards:

@@ -59,6 +59,9 @@ class Shard:
             raise ShardError(path, f"not a whole shard ({error})") from error
         self._checked: set[tuple[str, int]] = set()
 
+    def __reduce__(self) -> tuple[type["Shard"], tuple[Path]]:
+        return Shard, (self.path,)  # another process maps the file itself
+
     @cached_property
     def keys(self) -> NDArray[np.bytes_]:
         """``[text]``, 16 bytes each, in the order of the latents."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.progress import Progress
@@ -17,7 +18,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.evaluation.corpus import EvaluationData, check_split, other_corpus, own_corpus
 from permafrost.probes.evaluation.evaluated import evaluated_task, measured_rows, probe_inputs, reading_recipe
 from permafrost.probes.evaluation.evaluation import EvaluatedRun, Evaluation, EvaluationSettings
-from permafrost.probes.evaluation.labels import LabelSpace, check_label_map
+from permafrost.probes.evaluation.labels import LabelSpace, NoLabelMeetsError, check_label_map, check_label_map_used
 from permafrost.probes.evaluation.transfer import matrix_rows, pair_names
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.objectives.fitted import LoadedRun
@@ -50,11 +51,22 @@ def evaluate_runs(
     check_label_map(settings.label_map, spaces)
     training = TrainingCorpora(progress)
     workspaces = [Workspace(provider, progress) for _ in runs]
-    pending = [
-        (each, data, _load(each, data, space, settings, training, workspace), workspace)
-        for each, space, workspace in zip(runs, spaces, workspaces, strict=True)
-        for data in each.data
-    ]
+    pending, refused = (
+        list[tuple[EvaluatedRun, EvaluationData, Recipe, Workspace]](),
+        dict[tuple[str, str], InputError](),
+    )
+    for each, space, workspace in zip(runs, spaces, workspaces, strict=True):
+        for data in each.data:
+            try:
+                pending.append((each, data, _load(each, data, space, settings, training, workspace), workspace))
+            except NoLabelMeetsError as error:
+                refused[each.name, data.name] = error
+    for (run_name, data_name), refusal in refused.items():  # another task of the run may have the labels
+        if not any((each.name, data.name) == (run_name, data_name) for each, data, _, _ in pending):
+            raise refusal
+        progress.note(f"a task of {run_name} is left out: {refusal}")
+    if note := check_label_map_used(settings.label_map, spaces):
+        progress.note(note)
     for workspace in workspaces:
         workspace.prepare([recipe for _, _, recipe, own in pending if own is workspace])
     progress.note("measuring, with intervals")
@@ -87,7 +99,10 @@ class TrainingCorpora:
         try:
             corpus = self.read(run.recipe.corpus)
         except (InputError, MachineError) as error:
-            self._progress.note(f"no untrained reference, which learns from the training rows of {run.path}: {error}")
+            without = "rows that it was trained on are not counted"
+            if not run.task.compares_texts:
+                without += ", and there is no untrained reference, which learns from them"
+            self._progress.note(f"the corpus of {run.path} cannot be read, so {without}: {error}")
             return None
         return corpus if corpus.labels == run.labels and "train" in corpus.splits else None
 
@@ -117,10 +132,13 @@ def _measure(
     corpus = workspace.corpus(recipe.corpus)
     inputs = probe_inputs(each.run, recipe, workspace)
     predicted = evaluated_task(each.run, each.selected, each.metric, corpus, inputs)
-    trained_on = None if each.run.task.compares_texts else training.find(each.run)
+    trained_on = training.find(each.run)
     if trained_on is not None:
         _note_leaks(trained_on, corpus, workspace.progress)
     rows = measured_rows(predicted, trained_on)
+    if not rows:
+        count = len(next(iter(corpus.splits.values())))
+        raise CorpusError(f"{data.name}: its metrics need more rows with labels of the run than {count:,}.")
     return Evaluation(evaluated=each, data=data, recipe=recipe, predicted=predicted, rows=rows)
 
 

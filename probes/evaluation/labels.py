@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from permafrost.data.corpora.encoding import NamedTargets, Targets
 from permafrost.data.corpora.label_sets import LabelSets
@@ -18,6 +18,10 @@ LabelMap = Mapping[str, str]
 
 LEFT_OUT = ""
 """Label of the run that stands for a label which the user leaves out."""
+
+
+class NoLabelMeetsError(CorpusError):
+    """Data have none of the labels of a run."""
 
 
 def parse_label_map(pairs: Iterable[str]) -> dict[str, str]:
@@ -48,6 +52,9 @@ class LabelSpace:
     given: LabelMap
     """The part of the user's map whose labels the run has."""
 
+    used: set[str] = field(default_factory=set)
+    """Labels of the user's map that data were found to have."""
+
     @classmethod
     def of(cls, kind: str, labels: Sequence[str], first_number: int | None, given: LabelMap) -> "LabelSpace":
         """Return the label space of a run.
@@ -65,6 +72,7 @@ class LabelSpace:
     def match(self, label: str) -> str | None:
         """Return the run's label that a label of the data stands for, empty to leave it out; None if there is none."""
         if label in self.given:
+            self.used.add(label)
             return self.given[label]
         if label in self.names:
             return label
@@ -81,6 +89,22 @@ def check_label_map(given: LabelMap, spaces: Iterable[LabelSpace]) -> None:
         if not any(theirs in space.given for space in spaces):
             known = dict.fromkeys(name for space in spaces for name in space.names)
             raise SpecError(f"--label-map {theirs}={ours}: no run has the label {ours!r}. {nearest(ours, known)}")
+
+
+def check_label_map_used(given: LabelMap, spaces: Iterable[LabelSpace]) -> str:
+    """Return a line that names the labels of the user's map that no evaluated row has, empty if there are none.
+
+    Raises:
+        SpecError: that is the whole map.
+    """
+    unused = given.keys() - {label for space in spaces for label in space.used}
+    line = (
+        f"--label-map: no row that is evaluated has the label{'s' * (len(unused) > 1)} {_listed(unused)}; the corpus "
+        "of a run is read with its own labels"
+    )
+    if unused and len(unused) == len(given):
+        raise SpecError(f"{line}. Name labels of the data before the '=', or leave --label-map out.")
+    return line if unused else ""
 
 
 def match_records(
@@ -112,7 +136,7 @@ def match_records(
             skipped.unwanted.append(SkippedRow(error.origin, error.reason, error.problem))
     known = [label for label in found if space.match(label)]
     if not matched or (found and not known):
-        raise CorpusError(
+        raise NoLabelMeetsError(
             f"{name}: none of its labels ({_listed(found)}) is one of the run's ({_listed(space.names)}); say which is "
             f"which by --label-map {next(iter(found), 'THEIRS')}={space.names[0]}."
         )

@@ -18,6 +18,9 @@ from permafrost.probes.models.sentence_probes import FeatureProbe, ScoreProbe
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.fitted import LoadedRun
 
+SMALLEST_CODE = 1e-12
+"""Length below which a code counts as zeros; ``torch.nn.functional.normalize`` leaves such codes shorter than 1."""
+
 
 class VectorMeaning(NamedTuple):
     """What the vectors of a probe are."""
@@ -80,7 +83,7 @@ def _member_vectors(probe: Probe, codes: Tensor) -> Tensor:
         weights = _layer_weights(probe)
         weights = torch.full((1, len(codes)), 1 / len(codes)) if weights is None else weights
         parts = [
-            weight.sqrt() * functional.normalize(code[:, :width], dim=-1)
+            weight.sqrt() * _unit(code[:, :width])
             for weight, code, width in zip(weights[0], codes, probe.layout.codes, strict=True)
             if weight > 0
         ]
@@ -88,7 +91,18 @@ def _member_vectors(probe: Probe, codes: Tensor) -> Tensor:
     mixer = probe.mixer
     assert isinstance(mixer, torch.nn.Module)
     mixed: Tensor = mixer(probe.layout.by_member(codes))[0]
-    return functional.normalize(mixed, dim=-1) if isinstance(probe, ScoreProbe) else mixed
+    return _unit(mixed) if isinstance(probe, ScoreProbe) else mixed
+
+
+def _unit(codes: Tensor) -> Tensor:
+    """Return codes ``[text, width]`` scaled to length 1.
+
+    Zeros become the first axis, so that they have cosine 1 with each other, as :func:`cosines` defines it: a layer that
+    is the same for every text, such as ``cls`` of layer 0, has codes of zeros.
+    """
+    is_zero = codes.norm(dim=-1, keepdim=True) < SMALLEST_CODE
+    first_axis = functional.one_hot(torch.zeros(len(codes), dtype=torch.long), codes.shape[-1]).to(codes)
+    return torch.where(is_zero, first_axis, functional.normalize(codes, dim=-1))
 
 
 def _layer_weights(probe: ScoreProbe) -> Tensor | None:

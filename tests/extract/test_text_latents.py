@@ -1,6 +1,7 @@
 """Latents of texts as arrays: the same from the store and from memory, one row for every text as it was given."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from permafrost import inspection
@@ -46,9 +47,25 @@ def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
         ({"layers": (9,)}, "layer 9 is out of range"),
         ({"temlate": "so {text}"}, "unknown key 'temlate'. Did you mean 'template'"),
         ({"texts": []}, "there are no texts"),
+        ({"texts": "a dog"}, "got one text"),
+        ({"texts": {"text": ["a dog"]}}, "give one column of it"),
+        ({"texts": pd.DataFrame({"text": ["a dog"]})}, "give one column of it"),
+        ({"texts": ["a dog", None]}, "text 2 is None, of type NoneType, not str"),
+        ({"texts": [("a dog", "a cat")]}, "of type tuple"),
+        ({"texts": [" "]}, "text 1 is empty"),
+        ({"texts": ["\ud800"]}, "text 1 holds half a character"),
+        ({"layers": (0.5,)}, "layers must be whole numbers"),
         ({"stored_dtype": "int8"}, "stored_dtype"),
     ],
 )
 def test_what_gives_no_array_is_refused(change, message, tiny):
     with pytest.raises(InputError, match=message):
         inspection.latents(**{"texts": TEXTS, "backbone": str(tiny("gpt2")), "cache": None} | change)
+
+
+@pytest.mark.parametrize("layers", [1, np.int64(1), [1], np.array([1]), (np.int32(1),), range(1, 2), "1"])
+def test_layers_are_one_number_or_numbers_of_any_library(layers, tiny, tmp_path):
+    cache = tmp_path / "cache"
+    (found,) = inspection.latents(TEXTS[:2], str(tiny("gpt2")), "mean", layers, cache=cache).values()
+    assert found.layers == (1,)
+    np.testing.assert_array_equal(inspection.open_store(cache).latents(TEXTS[:2], "mean", layers), found)

@@ -1,5 +1,6 @@
 """Lazy arrays: they index as numpy does, read no more than is asked, and become arrays of other libraries."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,25 @@ def test_tables_name_layers_and_texts():
     array = pytest.importorskip("xarray") and lazy.xarray()
     assert (array.dims, list(array.layer), list(array.text)) == (("layer", "text", "dimension"), list(LAYERS), TEXTS)
     np.testing.assert_array_equal(array.sel(layer=5, text="snow"), VALUES[2, 2])
+
+
+@pytest.mark.parametrize(
+    "mask", [np.eye(3, 3, dtype=bool), np.zeros((2, 4), bool), np.ones((3, 4, 1), bool), (..., np.ones((4, 4), bool))]
+)
+def test_a_mask_of_several_axes_that_does_not_fit_is_refused_as_numpy_refuses_it(mask):
+    array = in_memory()
+    with pytest.raises(IndexError):
+        np.asarray(array)[mask]
+    with pytest.raises(IndexError):
+        array[mask]
+
+
+@pytest.mark.parametrize("kind", ["memory", "store", "names found later"])
+def test_a_lazy_array_goes_to_another_process_by_its_place_and_not_by_its_values(tmp_path, identity, kind):
+    array = in_memory() if kind == "memory" else in_store(tmp_path, identity)
+    if kind == "names found later":
+        array = LatentArray(array._source, "mean", LAYERS, lambda: TEXTS)
+    expected = np.asarray(array)  # shards are mapped by now
+    again = pickle.loads(pickle.dumps(array))
+    np.testing.assert_array_equal(np.asarray(again), expected)
+    assert (again.layers, again.texts, again.view) == (array.layers, array.texts, array.view)

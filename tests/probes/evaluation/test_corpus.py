@@ -10,7 +10,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.spec import SpecError
 from permafrost.probes.evaluation.corpus import EvaluationData, other_corpus, own_corpus, select_split
-from permafrost.probes.evaluation.labels import LabelSpace, check_label_map, parse_label_map
+from permafrost.probes.evaluation.labels import LabelSpace, check_label_map, check_label_map_used, parse_label_map
 from permafrost.probes.metrics.metrics import pearson, spearman
 
 CLASSES = ("negative", "neutral", "positive")
@@ -53,6 +53,17 @@ def test_a_map_names_labels_of_the_run_and_leaves_labels_out(tmp_path):
     corpus = read(tmp_path, text, run_of(), ["pos=positive", "neg=negative", "mixed="])
     assert targets(corpus) == ["positive", "negative", "neutral"]
     assert [row.reason for row in corpus.skipped] == ["label 'mixed'"]
+
+
+@pytest.mark.parametrize(("pairs", "unused"), [(["a=positive"], ""), (["a=positive", "x=neutral"], "the label 'x'")])
+def test_labels_of_a_map_that_no_row_has_are_named_and_a_map_of_such_labels_alone_is_refused(pairs, unused):
+    given = parse_label_map(pairs)
+    space = LabelSpace.of("class", CLASSES, None, given)
+    with pytest.raises(SpecError, match="no row that is evaluated has the label"):
+        check_label_map_used(given, [space])
+    space.match("a")
+    assert unused in check_label_map_used(given, [space])
+    assert bool(check_label_map_used(given, [space])) == bool(unused)
 
 
 @pytest.mark.parametrize(("first", "expected"), [(0, ["negative", "positive"]), (1, ["neutral"])])

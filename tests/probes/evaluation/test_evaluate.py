@@ -9,6 +9,7 @@ import pytest
 import permafrost as pf
 from permafrost import api
 from permafrost.data.errors import InputError
+from permafrost.data.progress import NoProgress
 from permafrost.probes.reports.report import result_grids, write_report
 from tests.support.bench import Bench, pairs, write
 
@@ -110,6 +111,38 @@ def test_runs_and_data_make_a_transfer_matrix_with_paired_tests_and_a_page(two_r
     page = write_report(folder).read_text("utf-8")
     assert (folder / "figures" / "transfer.svg").is_file()
     assert f"{names[0]} on {third.name}" in page
+
+
+def test_tables_are_data_sets_of_their_own_and_a_run_that_is_named_twice_counts_once(two_runs):
+    bench, first, _, third = two_runs
+    table = pd.read_csv(third)
+    result = pf.evaluate(
+        [first.path, str(first.path)], [table, table[:40]], label_map={"SAME": "same"}, folder=bench.runs
+    )
+    assert {row["corpus"] for row in result.metrics} == {"data", "data (2)"}
+    assert not any(row["against"] for row in result.metrics)
+    assert {row["corpus"]: row["n"] for row in result.metrics} == {"data": 70, "data (2)": 40}
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "message"),
+    [(70, {"SAEM": "same"}, "no row that is evaluated has the label 'SAEM'"), (1, {}, "need more rows .* than 1")],
+)
+def test_a_map_that_nothing_uses_and_a_single_row_are_refused(two_runs, rows, given, message):
+    bench, first, _, third = two_runs
+    table = pd.read_csv(third).sort_values("label", ascending=False)[:rows]
+    with pytest.raises(InputError, match=message):
+        pf.evaluate(first.path, table, label_map=given, folder=bench.runs)
+
+
+def test_rows_of_pairs_that_the_run_was_trained_on_are_counted(tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    done = api.run("pairs", bench.of_pairs("train.seeds=0"), bench.runs)
+    notes = []
+    progress = NoProgress()
+    progress.note = notes.append
+    pf.evaluate(done.path, split="train", folder=bench.runs, progress=progress)
+    assert any("have the same texts as a training row of the run" in note for note in notes)
 
 
 def test_a_single_evaluation_has_the_page_of_a_run_and_counts_what_is_left_out(two_runs):

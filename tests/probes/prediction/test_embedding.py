@@ -15,8 +15,10 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.mixers import CODE_MIXERS, MIXERS
+from permafrost.probes.models.pair_features import cosines
 from permafrost.probes.models.probe import Probe, layout_for, stack
 from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe, ScoreProbe
+from permafrost.probes.models.shared_reads import both_texts
 from permafrost.probes.objectives.heads import mean_prediction
 from permafrost.probes.prediction.embedding import describe_vectors, text_vectors
 from tests.support.bench import pairs
@@ -68,6 +70,29 @@ def test_products_are_scores_of_probes_that_pool_tokens_too():
     read = token_inputs([[(0, 1)] * (1 + number % 5) for number in range(12)])
     probe = probe_of("softmax", "linear", 2, read.widths, tokens=True)
     raw, products = compared(probe, read)
+    np.testing.assert_allclose(products, raw, atol=1e-5)
+
+
+@pytest.mark.parametrize("mixer", ["softmax", "concat"])
+@pytest.mark.parametrize("encoder", ["none", "linear"])
+def test_products_are_scores_if_a_layer_is_the_same_for_every_text(mixer, encoder):
+    read = inputs(EVEN)
+    probe = probe_of(mixer, encoder, 1, EVEN)
+    encode = Probe.encode
+
+    def with_a_constant_layer(self: Probe, states: Any, reads: Any) -> torch.Tensor:
+        codes = encode(self, states, reads).clone()
+        codes[0] = 0
+        return codes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Probe, "encode", with_a_constant_layer)
+        patch.setattr(
+            ScoreProbe,
+            "_layer_cosines",
+            lambda self, first, second, reads: cosines(*self.encode(both_texts(first, second), reads).chunk(2, 1)),
+        )
+        raw, products = compared(probe, read)
     np.testing.assert_allclose(products, raw, atol=1e-5)
 
 
