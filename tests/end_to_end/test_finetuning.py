@@ -91,7 +91,7 @@ def table_of(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "predictions.csv", keep_default_na=False)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", slow_but_first(CUTS))
 def test_new_texts_are_scored_and_classed_as_the_run_did(cut, run_of):
     table = table_of(run_of(cut, "score"))
     said = api.load(run_of(cut, "score")).predict(list(zip(table["sentence1"], table["sentence2"], strict=True)))
@@ -131,7 +131,7 @@ def test_layers_beside_the_blocks_are_read_as_in_the_run(tmp_path, tiny, quick):
     np.testing.assert_allclose(said, table["probability_same"], atol=1e-4)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", slow_but_first(CUTS))
 def test_new_texts_are_tagged_as_the_run_did(cut, run_of):
     table = table_of(run_of(cut, "tags"))
     sentences = [rows for _, rows in table.groupby("sentence")]
@@ -145,7 +145,7 @@ def test_new_texts_are_tagged_as_the_run_did(cut, run_of):
     assert sum(map(len, expected)) > 3
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", slow_but_first(CUTS))
 def test_new_questions_are_answered_as_the_run_did_through_windows(cut, run_of):
     table = table_of(run_of(cut, "answers"))
     items = list(zip(table["question"], table["context"], strict=True))

@@ -57,6 +57,7 @@ def test_no_flipped_bit_of_several_tasks_changes_a_table(tmp_path):
     assert counted["reported refused"] == 60
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_study_changes_a_table_or_its_best_recipe(tmp_path, quick):
     folder = search(searching(trials=4), "s", tmp_path, hill).folder
 

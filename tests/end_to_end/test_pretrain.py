@@ -139,6 +139,7 @@ def test_other_settings_or_another_text_are_refused_by_what_differs(bench, figur
     assert api.pretrain("gpt-small", elsewhere, bench.runs).model.folder == bench.folder / "other"
 
 
+@pytest.mark.slow
 def test_one_command_pretrains_a_backbone_and_trains_a_probe_on_it(bench, figureless):
     settings = of_nli(bench)
     done = api.run("mlm-nli", settings, bench.runs)

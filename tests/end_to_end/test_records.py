@@ -13,6 +13,7 @@ from permafrost.data.store.identity import Identity
 from tests.end_to_end import test_pretrain
 from tests.probes.experiments.test_similarity import SHORT, small
 from tests.support.bench import Bench
+from tests.support.marks import slow_but_first
 
 TASKS = """
 [plan]
@@ -68,7 +69,7 @@ def identities(value: Any) -> list[Any]:
     )
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", slow_but_first(VERBS))
 def test_every_command_records_what_ran_where_and_how_long(verb, tiny, tmp_path, quick):
     folders = VERBS[verb](Bench(tmp_path, tiny("bert")))
     for folder, experiment in zip(folders, (verb, "run"), strict=False):

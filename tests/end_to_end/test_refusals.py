@@ -249,6 +249,7 @@ def test_truncation_is_refused_and_counted_on_a_warm_cache_too(plan, tmp_path, t
         assert ("texts exceed plan.max_tokens = 6" if plan else "texts cut to 6 tokens") in err
 
 
+@pytest.mark.slow
 def test_a_limit_of_tokens_that_is_not_the_users_is_lowered_with_one_note(tmp_path, tiny, capsys):
     bench = Bench(tmp_path, tiny("bert"))
     settings = [setting for setting in bench.of_pairs() if not setting.startswith("plan.max_tokens")]

@@ -55,7 +55,7 @@ def bench(tmp_path, tiny, monkeypatch):
     return Bench(tmp_path, tiny("bert"))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but_first(SMALL))
 def test_a_task_runs_on_its_samples_and_answers_new_texts(name, bench):
     changes, item = SMALL[name]
     done = api.run(name, bench.settings(*changes), bench.runs)

@@ -8,6 +8,7 @@ from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, IOE2, Entities
 
 from permafrost.data.corpora.records import CorpusError, Span
 from permafrost.data.corpora.tag_schemes import SCHEMES, TagScheme, find_scheme
+from tests.support.marks import slow_but_first
 
 STYLES = {"B-PER": "{0}-{1}", "B_PER": "{0}_{1}", "PER-B": "{1}-{0}", "PER_B": "{1}_{0}"}
 
@@ -56,7 +57,7 @@ def merged(sentence: list[Entity]) -> list[Entity]:
     return joined
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", slow_but_first(STYLES))
 @pytest.mark.parametrize("scheme", [*SCHEMES, *LETTERS])
 @given(sentences=SENTENCES)
 def test_entities_are_read_back_whatever_the_scheme(scheme, style, sentences):

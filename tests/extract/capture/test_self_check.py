@@ -31,6 +31,7 @@ from permafrost.extract.extractor import Extractor
 from permafrost.extract.tokenization import text_windows
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments
+from tests.support.marks import slow_but_first
 from tests.support.models.backbones import WORDS, tiny_folder
 from tests.support.real import DEVICE, real_model
 
@@ -617,7 +618,7 @@ def test_every_kind_of_block_is_in_the_twin():
     assert (small["vocab_size"], small["vocab_size_per_layer_input"], small["type_vocab_size"]) == (64, 64, 1)
 
 
-@pytest.mark.parametrize("name", ["minilm", "stories260K", "babyllama"])
+@pytest.mark.parametrize("name", slow_but_first(["minilm", "stories260K", "babyllama"]))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_real_weights_are_not_stopped(name, dtype, tmp_path):
     folder = name if name == "minilm" else str(real_model(name))

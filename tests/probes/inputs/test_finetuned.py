@@ -19,6 +19,7 @@ from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
+from tests.support.marks import slow_but_first
 from tests.support.synthetic import layout
 
 CUTS = (0, 1, "none")
@@ -98,7 +99,7 @@ def test_tokens_are_the_cached_ones_where_they_were_with_what_they_cover(dtype, 
     assert_same(made.pooled(0, windows), cached.pooled(0, windows), dtype)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", slow_but_first(CUTS))
 @pytest.mark.parametrize("view", POOLED)
 def test_views_leave_out_the_words_of_a_template_as_the_cached_ones_do(view, cut, workspace, recipe):
     cached, made = both(workspace, recipe("bert", view, template="then {text} , near an old stove"), cut)

@@ -16,6 +16,7 @@ from permafrost.probes.config.names import PROBE
 from permafrost.probes.results.outcomes import RunResult
 from tests.support.bench import Bench, pairs, write
 from tests.support.damage import resealed
+from tests.support.marks import slow_but_first
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def of_the_best_seed(done: RunResult) -> pd.DataFrame:
     return table[table["seed"].isna() | (table["seed"] == max(by_seed, key=by_seed.get))]
 
 
-@pytest.mark.parametrize("case", SCORED)
+@pytest.mark.parametrize("case", slow_but_first(SCORED))
 def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, quick, trained_only):
     bench = Bench(tmp_path, tiny("bert"))
     done = ran(bench, tiny, bench.of_pairs("corpus.target=score", *SCORED[case]))

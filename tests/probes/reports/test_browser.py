@@ -31,7 +31,8 @@ from tests.support.example_run import (
     write_tables,
     write_together,
 )
-from tests.support.marks import slow_but_first
+
+pytestmark = pytest.mark.slow
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -289,9 +290,7 @@ APART = """figure => {
 """Texts of a figure that are cut at its edge, or lie on one another."""
 
 
-@pytest.mark.parametrize(
-    ("tasks", "variants", "width"), slow_but_first([(2, 8, 400), (1, 8, 1200), (2, 1, 400), (5, 8, 1200)])
-)
+@pytest.mark.parametrize(("tasks", "variants", "width"), [(2, 8, 400), (1, 8, 1200), (2, 1, 400), (5, 8, 1200)])
 def test_several_tasks_are_drawn_with_every_name_in_its_place(browser, tmp_path, tasks, variants, width):
     kinds = ["class", "tags", "answers", "score", "class"]
     names = {f"task-{n}-{'with_a-very-long-name' * (n % 2)}": kind for n, kind in enumerate(kinds[:tasks])}

@@ -26,6 +26,7 @@ from tests.support.example_run import (
     write_tables,
     write_together,
 )
+from tests.support.marks import slow_but_first
 from tests.support.page_reader import Page
 
 TABLES = {
@@ -82,7 +83,7 @@ def test_predictions_that_are_said_to_be_what_they_are_are_shown(tmp_path, kind)
     assert comparison([folder, folder])["difference"][1] == 0
 
 
-@pytest.mark.parametrize("fault", ANYTHING)
+@pytest.mark.parametrize("fault", slow_but_first(ANYTHING))
 def test_a_record_may_say_anything_of_predictions(tmp_path, fault):
     for name, table in (TABLES | {"numbered": NUMBERED}).items():
         assert "\n" not in shown(run_of(tmp_path / name, table, ANYTHING[fault]))
