@@ -71,6 +71,10 @@ class CorpusSpec:
     line, if all labels are numbers; else the names in the training rows, of labels those in all rows. Each tag must
     occur in training; a class or label that does not cannot be learnt."""
 
+    label_names: tuple[str, ...] = ()
+    """Names of classes or labels that rows have as numbers, as classes.txt gives them: from 0, or from 1 as for labels.
+    Rows whose labels are no numbers keep them."""
+
     label_separator: str = ","
     """For target = "labels": separator of the labels in a column, e.g. ",", "|", ";" or " ". A field may also be a
     list such as ["late", "refund"]; an empty one is a row without labels."""
@@ -159,9 +163,12 @@ class CorpusSpec:
                 raise SpecError(f"limits.{split} must not be negative, got {limit}.")
         if self.spread and self.target == "rank":
             raise SpecError("spread takes single rows and would part the passages of a query; set it to false.")
-        repeated = [label for label in self.labels if self.labels.count(label) > 1]
-        if repeated:
-            raise SpecError(f"labels names '{repeated[0]}' twice.")
+        for name in ("labels", "label_names"):
+            names = getattr(self, name)
+            if repeated := [label for label in names if names.count(label) > 1]:
+                raise SpecError(f"{name} names '{repeated[0]}' twice.")
+        if self.labels and self.label_names:
+            raise SpecError("labels and label_names both name the classes: set one of them.")
         if not 0 <= self.most_skipped <= 1:
             raise SpecError(f"most_skipped must be a share of all rows, from 0 to 1, got {self.most_skipped:g}.")
         if not self.label_separator:

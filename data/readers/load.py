@@ -98,7 +98,7 @@ def _read_rows(
     usable = with_written_labels(usable_records(all_records, make_encoding(targets), opened.skipped), targets, labels)
     records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
     opened.check_rows(records)
-    targets, notes = with_label_names(targets, labels, Path(spec.path).expanduser() if spec.path else None)
+    targets, notes = with_label_names(targets, labels, spec)
     if by_digest:
         targets, converted, read_notes = make_encoding(targets).convert(targets, records)
         notes = (*notes, *read_notes)
@@ -216,15 +216,17 @@ CLASSES = "classes.txt"
 """File beside a corpus, with the names of classes that its rows have as numbers, one a line."""
 
 
-def with_label_names(targets: Targets, labels: Collection[str], path: Path | None) -> tuple[Targets, tuple[str, ...]]:
+def with_label_names(targets: Targets, labels: Collection[str], spec: CorpusSpec) -> tuple[Targets, tuple[str, ...]]:
     """Return the targets with the names of classes that rows have as numbers, and notes for the user."""
     encoding = TARGETS[targets.kind]
     if not issubclass(encoding, NamedTargets) or encoding.reads != "columns":
         return targets, ()
+    path = Path(spec.path).expanduser() if spec.path else None
     file = path and (path if path.is_dir() else path.parent) / CLASSES
-    names = tuple(_read_names(file)) if file and file != path and file.is_file() and not targets.labels else ()
+    is_read = file and file != path and file.is_file() and not targets.labels and not spec.label_names
+    names = tuple(_read_names(file)) if file and is_read else spec.label_names
     named, notes = encoding.with_numbers(targets, labels, names), list[str]()
-    if named.labels != targets.labels:
+    if named.labels != targets.labels and is_read:
         notes.append(f"names of classes are those of {file}; set corpus.labels to use others")
     numbers = {label for label in labels if label.isascii() and label.isdigit()} - set(named.labels)
     if named.labels and numbers and (named.first_number or "0" not in numbers):

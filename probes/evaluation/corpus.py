@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,8 +126,7 @@ def other_corpus(data: EvaluationData, run: LoadedRun, space: LabelSpace, asked:
     limits = (data.spec.limit, data.spec.limits, data.spec.spread)
     records = list(limit_records(with_written_labels(usable, targets, labels), *limits))
     opened.check_rows(records)
-    path = Path(data.spec.path).expanduser() if data.spec.path else None
-    targets, name_notes = with_label_names(targets, labels, path)
+    targets, name_notes = with_label_names(targets, labels, data.spec)
     targets, converted, read_notes = TARGETS[targets.kind].convert(targets, records)
     matched = match_records(list(converted), targets, space, skipped, data.name)
     ours: dict[str, Any] = {"labels": run.labels, "first_number": run.first_number or 0, "tag_scheme": "IOB2"}

@@ -660,13 +660,15 @@ def test_numbers_of_classes_have_the_names_of_a_file_beside_them_or_of_the_setti
     path = numbered(tmp_path / "p.csv", numbers, "World", "Sports", "Sci/Tech")
     corpus = own(path, ("text", "label"), "class")
     named = own(path, ("text", "label"), "class", labels=("World", "Sports", "Sci/Tech"))
+    by_number = own(path, ("text", "label"), "class", label_names=("World", "Sports", "Sci/Tech"))
+    assert (by_number.labels, by_number.first_number) == (corpus.labels, first)
     assert (corpus.labels, corpus.first_number) == (("World", "Sports", "Sci/Tech"), first)
     for split, rows in corpus.splits.items():
         for text, code in zip(rows.texts[:, 0], rows.targets, strict=True):
             assert code == numbers[int(corpus.texts[text].split()[1]) % len(numbers)] - first
         assert named.split(split).targets.tolist() == rows.targets.tolist()
     note = f"names of classes are those of {tmp_path / 'classes.txt'}; set corpus.labels to use others"
-    assert (note in corpus.notes, note in named.notes) == (True, False)
+    assert (note in corpus.notes, note in named.notes, note in by_number.notes) == (True, False, False)
     assert (f"labels are numbers from {first}, which is 'World'" in corpus.notes) == (0 not in numbers)
 
 
