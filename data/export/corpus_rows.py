@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import PAIR, QUESTION, RANKED, SINGLE
+from permafrost.data.digests import digest_of_stream
 from permafrost.data.export.vectors import Tensor
-from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import Columns
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments
@@ -87,16 +86,10 @@ class CorpusVectors:
         """Number of rows."""
         return len(self._rows)
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Digest of the texts, targets and splits of all rows."""
-        running, keys = xxhash.xxh3_128(), text_keys(self.corpus.texts)
-        for start in range(0, len(self), 65_536):
-            stop = min(start + 65_536, len(self))
-            running.update(keys[self._rows.texts[start:stop]].tobytes())
-            others = self.columns(start, stop).drop_columns(list(self.names))
-            running.update(repr(others.to_pydict()).encode("utf-8", "surrogatepass"))
-        return running.hexdigest()
+        return digest_of_stream([self.corpus.digest.encode(), *(f"{split}\n".encode() for split in self._splits)])
 
     @cached_property
     def tensors(self) -> Sequence[Tensor]:
