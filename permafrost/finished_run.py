@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from permafrost.data.progress import Progress
+from permafrost.data.progress import ProgressOption
+from permafrost.display.choose import display_of
 from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
@@ -21,7 +22,7 @@ class FinishedRun(Predictor):
         """Read a run folder; arguments as of :func:`permafrost.api.load`."""
         self.path, self._task, self._backbone = path, task, backbone
         runs = {name: with_backbone(run, backbone) for name, run in load_tasks(path, task).items()}
-        super().__init__(runs, make_extractor)
+        super().__init__(runs, make_extractor, display_of)
 
     def evaluate(
         self,
@@ -33,7 +34,7 @@ class FinishedRun(Predictor):
         label_map: Mapping[str, str] | Iterable[str] = (),
         overrides: Iterable[str] = (),
         folder: Path | str = "runs",
-        progress: Progress | None = None,
+        progress: ProgressOption = None,
     ) -> RunResult:
         """Evaluate the run on labelled data and write a run folder; as :func:`permafrost.evaluation.evaluate`."""
         from permafrost.evaluation import evaluate
