@@ -54,6 +54,16 @@ if not (Path(__file__).parent / "data").exists():  # a checkout, where data, ext
     __path__.append(str(Path(__file__).parent.parent))
 
 
+from permafrost.probes.results.outcomes import set_renderer  # noqa: E402
+
+
+def _render(result: Any) -> str:
+    return str(importlib.import_module("permafrost.display.html").result_html(result))
+
+
+set_renderer(_render)
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         module, _, function = ELSEWHERE.get(name, f"api.{name}").rpartition(".")

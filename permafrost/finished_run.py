@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from permafrost.data.progress import ProgressOption
 from permafrost.display.choose import display_of
+from permafrost.display.html import folder_html
 from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
@@ -23,6 +24,12 @@ class FinishedRun(Predictor):
         self.path, self._task, self._backbone = path, task, backbone
         runs = {name: with_backbone(run, backbone) for name, run in load_tasks(path, task).items()}
         super().__init__(runs, make_extractor, display_of)
+
+    def __repr__(self) -> str:
+        return f"FinishedRun({self.path}: {', '.join(self.tasks)})"
+
+    def _repr_html_(self) -> str:
+        return folder_html(self.path, repr(self))
 
     def evaluate(
         self,
