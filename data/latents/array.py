@@ -105,7 +105,7 @@ class LatentArray(NDArrayOperatorsMixin):
         """What the array is and where from; no latents and no kept texts are read."""
         layers, texts, width = self.shape
         facts: dict[str, object] = {"view": self.view, "layers": f"{layers:,}: {layers_text(self.layers)}"}
-        facts |= {"texts": texts, "width": width, "dtype": f"{self.dtype}, {self.nbytes / 2**20:,.1f} MiB once read"}
+        facts |= {"texts": texts, "width": width, "dtype": f"{self.dtype}; {self.nbytes:,} bytes once read"}
         if not callable(self._given) and not isinstance(self._given, np.ndarray):  # an array of keys
             facts |= {f"text {number}": text for number, text in enumerate(self._given[:MOST_TEXTS])}
         return facts | {"from": self._source.origin}

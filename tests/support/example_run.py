@@ -172,7 +172,8 @@ def write_evaluation_of_one(folder: Path) -> Path:
     measured, named = evaluation()
     about = named["evaluations"]["1-pair"]
     own = (measured["corpus"] == about["data"]) & measured["variant"].str.contains(about["run"])
-    measured = measured[own].assign(variant=measured["variant"].replace({about["run"]: about["variant"]}))
+    variants = measured["variant"].replace({about["run"]: about["variant"]})
+    measured = measured[own].assign(variant=variants, task="sentiment")
     named |= {"evaluations": {"1-pair": about}, "selected": about["variant"]}
     named |= {"tasks": {"probe": task_record("class")}, "metric": about["metric"]}
     tables = {"metrics": measured, "predictions": predictions(True), "breakdown": breakdown_of(["mix"], ("class",))}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from permafrost.display.html import folder_html
 from permafrost.probes.reports.compare import comparison, write_comparison
 from permafrost.probes.reports.figures import FIGURES
 from permafrost.probes.reports.report import write_report
@@ -300,6 +301,7 @@ def test_an_evaluation_of_one_run_reads_like_a_run_on_a_phone(browser, tmp_path)
     path = write_report(write_evaluation_of_one(tmp_path / "run"))
     with Visit(browser, path, viewport={"width": 320, "height": 800}, is_mobile=True, has_touch=True) as visit:
         assert missing(visit, {"by_class", "confusion", "reliability"}) == set()
+        assert visit.page.locator(".tiles div", has_text="accuracy on test").inner_text().split()[3] == "0.600"
         assert visit.errors == []
         visit.page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= 320
@@ -314,6 +316,24 @@ def test_probabilities_have_a_reliability_curve_and_latents_both_maps(browser, t
         assert missing(visit, {"reliability", "confusion"} | SPACES) == set()
         assert visit.page.locator("#figure-reliability svg text", has_text="uncalibrated").count() == 1
         assert visit.errors == []
+
+
+@pytest.mark.parametrize("write", [write_evaluation_of_one, write_evaluation])
+def test_a_result_in_a_notebook_is_harmless_and_its_figures_are_seen(browser, tmp_path, write):
+    folder = write(tmp_path / "run")
+    write_report(folder)
+    cell = tmp_path / "cell.html"
+    cell.write_text(
+        f"<!doctype html><meta charset=utf-8><body>{folder_html(folder, EVIL)}{folder_html(tmp_path, EVIL)}"
+    )
+    with Visit(browser, cell) as visit:
+        sizes = visit.page.eval_on_selector_all("img", "all => all.map(one => [one.naturalWidth, one.width])")
+        assert sizes
+        assert all(natural > 300 and shown > 200 for natural, shown in sizes)
+        assert visit.page.locator("th", has_text="accuracy" if write is write_evaluation_of_one else "a.csv").count()
+        assert visit.page.evaluate("window.hacked") is None
+        assert visit.errors == []
+        assert [url for url in visit.requests if not url.startswith("data:")] == [cell.as_uri()]
 
 
 @pytest.mark.parametrize("points", [4, 5, 9])
