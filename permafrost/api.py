@@ -25,7 +25,7 @@ from permafrost.probes.config.load import (
 )
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
-from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyRun
 from permafrost.probes.results.read_result import read_result
 from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study
@@ -194,7 +194,7 @@ def study(
     columns: Sequence[str] = (),
     target: str = "",
     if_done: IfDone = "skip",
-) -> tuple[StudyResult, RunResult]:
+) -> StudyRun:
     """Search the space of a recipe, then train the best trial again with several seeds.
 
     Args:

@@ -6,7 +6,7 @@ A notebook shows them as HTML, which the interface makes: the layers below it ne
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # pandas takes half a second to load, and commands that are refused do without
     import pandas as pd
@@ -83,6 +83,16 @@ class StudyResult(Result):
     """Recipe file of the best trial, with the seeds of ``study.seeds``."""
 
     seconds: float
+
+
+class StudyRun(NamedTuple):
+    """A study, and the run of its best trial."""
+
+    study: StudyResult
+    best: RunResult
+
+    def _repr_html_(self) -> str | None:
+        return "".join(result._repr_html_() or "" for result in self) or None
 
 
 @dataclass(frozen=True, kw_only=True)

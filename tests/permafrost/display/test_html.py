@@ -14,7 +14,7 @@ import permafrost as pf
 from permafrost.display import html
 from permafrost.probes.reports.report import result_grids, write_report
 from permafrost.probes.results.grid import plain_text
-from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult, StudyRun
 from permafrost.probes.results.read_result import read_result
 from tests.support.example_run import EVIL, SELECTED, example, record, write_evaluation, write_tables, write_together
 from tests.support.example_run import metrics as measured
@@ -35,6 +35,11 @@ def result_of(folder, metrics=()):
         path=folder, seconds=1.0, texts=4, texts_distinct=3, texts_run=0, selected=SELECTED, parameters={},
         backbone_parameters={}, metrics=list(metrics),
     )  # fmt: skip
+
+
+def small(folder):
+    """A run folder with the metrics of scores alone."""
+    return write_tables(folder, {"metrics": measured()}, record())
 
 
 OURS = {"div", "style", "p", "b", "span", "small", "table", "thead", "tbody", "tr", "th", "td"}
@@ -70,7 +75,7 @@ def unescaped(text):
 
 
 def test_the_chosen_variant_is_strong_and_has_its_interval(tmp_path):
-    text = result_of(example(tmp_path / "run"))._repr_html_()
+    text = result_of(small(tmp_path / "run"))._repr_html_()
     strong = text.partition('<tr class="strong">')[2].partition("</tr>")[0]
     assert "mix &lt;b&gt;deep&lt;/b&gt; &amp; wide" in strong
     assert "0.8300 <small>[0.810, 0.850]</small>" in strong
@@ -106,7 +111,7 @@ def test_several_tasks_are_one_table(tmp_path):
     }.items(),
 )
 def test_a_folder_that_cannot_be_read_is_no_error(harm, said, tmp_path):
-    folder = example(tmp_path / "run")
+    folder = small(tmp_path / "run")
     metrics = read_result(folder).metrics
     if harm == "gone":
         folder = tmp_path / "elsewhere"
@@ -123,7 +128,7 @@ def test_a_folder_that_cannot_be_read_is_no_error(harm, said, tmp_path):
 
 
 def test_an_image_that_is_none_is_left_out(tmp_path):
-    folder = with_figures(example(tmp_path / "run"), "variants", "by_layer")
+    folder = with_figures(small(tmp_path / "run"), "variants", "by_layer")
     figures = folder / "figures"
     (figures / "variants.png").write_bytes(b"<svg onload=alert(1)>")
     (figures / "by_layer.png").write_bytes(PIXEL + bytes(html.MOST_BYTES))
@@ -132,17 +137,16 @@ def test_an_image_that_is_none_is_left_out(tmp_path):
 
 
 def test_figures_of_a_report_are_shown(tmp_path):
-    folder = write_tables(tmp_path / "run", {"metrics": measured()}, record())
+    folder = write_tables(tmp_path / "run", {"metrics": measured(True)}, record(True))
     write_report(folder)
     text = harmless(result_of(folder)._repr_html_())
-    assert text.count("<img") == 2  # variants, by layer
+    assert text.count("<img") == 1  # the variants
     assert f"report: {folder / 'report.html'}" in text
     assert len(text) < 400_000
 
 
 def test_many_predictions_take_no_time(tmp_path):
-    tables = {"metrics": pd.read_csv(example(tmp_path / "run") / "metrics.csv")}
-    rows = 200_000
+    tables, rows = {"metrics": measured()}, 100_000
     columns = {"sentence": "x" * 50, "target": 1.0, "score": 0.5, "raw": 0.1, "seed": 0}
     tables["predictions"] = pd.DataFrame({name: [value] * rows for name, value in columns.items()})
     result = result_of(write_tables(tmp_path / "many", tables, record()))
@@ -159,6 +163,8 @@ def test_other_results_are_shown_by_their_folders(tmp_path):
         recipe=tmp_path, seconds=1.0,
     )  # fmt: skip
     assert "permafrost · study" in study._repr_html_()
+    both = StudyRun(study, result_of(small(tmp_path / "best")))
+    assert both._repr_html_() == study._repr_html_() + both.best._repr_html_()
     gone = SimilarityResult(
         path=tmp_path / "gone", cosines=pd.DataFrame(), tables={}, texts=("a",), backbones=("b",), refused={},
         texts_run=0, seconds=1.0,
