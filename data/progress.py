@@ -26,6 +26,11 @@ class Progress(Protocol):
         """Record that something has happened, for programs that follow a command: ``extracted``, ``epoch``, ..."""
 
 
+ProgressOption = Progress | bool | None
+"""Argument of a function of the Python interface: a display; True, which shows; False, which does not; or None, which
+does as :func:`permafrost.display.choose.show_progress` says."""
+
+
 class Eta:
     """An estimate of the remaining time of long work, announced once."""
 
@@ -53,7 +58,7 @@ class Eta:
 
 
 class NoProgress:
-    """A :class:`Progress` that shows nothing: the default of the Python interface."""
+    """A :class:`Progress` that shows nothing."""
 
     def note(self, message: str) -> None:
         """Ignore the message."""
@@ -65,3 +70,8 @@ class NoProgress:
 
     def event(self, name: str, **facts: Any) -> None:
         """Ignore the event."""
+
+
+def given_display(progress: ProgressOption) -> Progress:
+    """Return the display that is given, and one that shows nothing if an argument ``progress`` only says whether."""
+    return NoProgress() if progress is None or isinstance(progress, bool) else progress

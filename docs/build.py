@@ -4,6 +4,7 @@
     python docs/build.py --check                    exit with 1 and name what differs from the files
     python docs/build.py add NAME RUN_FOLDER        docs/results/NAME.json from a finished run
     python docs/build.py output NAME -- COMMAND...  docs/results/NAME.json from the output of a command
+    python docs/build.py notebook                   run docs/notebooks/*.ipynb, and write their outputs
 
 Every number on the generated pages comes from docs/results/*.json. Title, section, order and notes in those files are
 written by hand, and ``add`` and ``output`` keep them.
@@ -195,6 +196,11 @@ def main(arguments: Iterable[str]) -> int:
     match arguments:  # before argparse: the command of "output" has options of its own
         case ["output", name, "--", *command] if command:
             result_files.write(name, result_files.of_output(command))
+            return 0
+        case ["notebook"]:
+            import notebook_files  # of the extra dev
+
+            notebook_files.run_all()
             return 0
         case ["output", *_]:
             raise SystemExit("usage: python docs/build.py output NAME -- COMMAND...")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.display.choose import show_progress
     from permafrost.evaluation import evaluate
     from permafrost.exporting import export_latents
     from permafrost.inspection import backbone, latents, look
@@ -32,6 +33,7 @@ __all__ = [
     "pretrain",
     "report",
     "run",
+    "show_progress",
     "similarity",
     "study",
     "train",
@@ -44,6 +46,7 @@ ELSEWHERE = {
     "latents": "inspection.latents",
     "look": "inspection.look",
     "open": "inspection.open_store",
+    "show_progress": "display.choose.show_progress",
 }
 """Name -> module and function, if it is not one of :mod:`permafrost.api` with this name."""
 
@@ -51,8 +54,18 @@ if not (Path(__file__).parent / "data").exists():  # a checkout, where data, ext
     __path__.append(str(Path(__file__).parent.parent))
 
 
+from permafrost.probes.results.outcomes import set_renderer  # noqa: E402
+
+
+def _render(result: Any) -> str:
+    return str(importlib.import_module("permafrost.display.html").result_html(result))
+
+
+set_renderer(_render)
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module, _, function = ELSEWHERE.get(name, f"api.{name}").partition(".")
+        module, _, function = ELSEWHERE.get(name, f"api.{name}").rpartition(".")
         return getattr(importlib.import_module(f"permafrost.{module}"), function)
     raise AttributeError(f"module 'permafrost' has no attribute '{name}'")

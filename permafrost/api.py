@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import Progress, ProgressOption
+from permafrost.display.choose import display_of
 from permafrost.encoders import compare, pretrain, similarity
 from permafrost.named_runs import IfDone, PlannedRun, kind_of_run
 from permafrost.probes.config.load import (
@@ -24,7 +25,7 @@ from permafrost.probes.config.load import (
 )
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
-from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyRun
 from permafrost.probes.results.read_result import read_result
 from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study
@@ -41,7 +42,7 @@ __all__ = ["ablate", "extract", "load", "pretrain", "report", "run", "similarity
 def extract(
     recipe: str,
     overrides: Overrides = (),
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
@@ -51,7 +52,7 @@ def extract(
     Returns:
         the corpora of the recipe, and the latents of each plan.
     """
-    progress = progress or NoProgress()
+    progress = display_of(progress)
     recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target))
     check_trainable(recipe_name, spec)
     from permafrost.probes.variants.latent_workspace import LatentWorkspace
@@ -69,7 +70,7 @@ def run(
     recipe: str,
     overrides: Overrides = (),
     runs: Path | str = "runs",
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
     only: Sequence[str] = (),
     data: Data = None,
     columns: Sequence[str] = (),
@@ -85,7 +86,8 @@ def run(
         recipe: the name of a recipe that ships, or the path of your own.
         overrides: ``a.b=value`` settings, as after ``--set``.
         runs: the folder in which the run folder is written.
-        progress: receives notices and bars; None is silent.
+        progress: True shows notices and bars, False does not, None does in a notebook only, or as
+            :func:`permafrost.show_progress` says; or a display of your own.
         only: the variants to train; empty trains all.
         data: takes the place of the recipe's corpus: a file, a folder, the name of a corpus, the id of a hub data set,
             a pandas or ``datasets`` table, or a list of texts, tuples or dicts.
@@ -99,7 +101,7 @@ def run(
         InputError: something in the recipe, the corpus or the backbone is wrong, or ``name`` is that of another run.
         MachineError: the machine failed; the message says what is safe.
     """
-    progress = progress or NoProgress()
+    progress = display_of(progress)
     recipe_name, spec = load_with_data(load_recipe, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
     if spec.similarity.texts:
@@ -122,7 +124,7 @@ def train(
     recipe: str,
     overrides: Overrides = (),
     runs: Path | str = "runs",
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
     only: Sequence[str] = (),
     data: Data = None,
     columns: Sequence[str] = (),
@@ -131,7 +133,7 @@ def train(
     if_done: IfDone = "skip",
 ) -> RunResult:
     """Train and evaluate like :func:`run`, from cached latents alone: no backbone is located or loaded."""
-    progress = progress or NoProgress()
+    progress = display_of(progress)
     recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target), progress)
     spec = _select_variants(spec, only, progress)
     spec = resolve_language_model(recipe_name, spec)
@@ -150,7 +152,7 @@ def ablate(
     recipe: str,
     overrides: Overrides = (),
     runs: Path | str = "runs",
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
     variant: str = "",
     data: Data = None,
     columns: Sequence[str] = (),
@@ -159,7 +161,7 @@ def ablate(
     if_done: IfDone = "skip",
 ) -> RunResult:
     """Train the probe of a recipe, or of one of its variants, on subsets of its layers, and write a run folder."""
-    progress = progress or NoProgress()
+    progress = display_of(progress)
     arguments = DataArguments(data, columns, target)
     recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, progress)
     spec = spec.select_variant(variant)
@@ -186,13 +188,13 @@ def study(
     workers: int = 1,
     storage: str | None = None,
     runs: Path | str = "runs",
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
     variant: str = "",
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
     if_done: IfDone = "skip",
-) -> tuple[StudyResult, RunResult]:
+) -> StudyRun:
     """Search the space of a recipe, then train the best trial again with several seeds.
 
     Args:
@@ -207,7 +209,7 @@ def study(
     Returns:
         the result of the study, and that of the run of its best trial.
     """
-    progress = progress or NoProgress()
+    progress = display_of(progress)
     arguments = DataArguments(data, columns, target)
     recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, progress)
     destination = Destination(checked_folder(runs), name and f"{name}-best")

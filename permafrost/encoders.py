@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import Progress, ProgressOption
+from permafrost.display.choose import display_of
 from permafrost.named_runs import IfDone, PlannedRun
 from permafrost.probes.config.load import Overrides, check_language_model, load_recipe
 from permafrost.probes.config.recipe import Recipe
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # loads torch
 
 
 def pretrain(
-    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: Progress | None = None
+    recipe: str, overrides: Overrides = (), runs: Path | str = "runs", progress: ProgressOption = None
 ) -> "PretrainingResult":
     """Pretrain the language model that a recipe's table ``[language]`` describes, unless its folder holds it already.
 
@@ -40,7 +41,7 @@ def pretrain(
     from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
     from permafrost.probes.experiments.language_model import run_pretraining
 
-    return run_pretraining(recipe_name, spec, runs, progress or NoProgress(), pretrain_model)
+    return run_pretraining(recipe_name, spec, runs, display_of(progress), pretrain_model)
 
 
 def similarity(
@@ -49,7 +50,7 @@ def similarity(
     pooling: str = "",
     overrides: Overrides = (),
     runs: Path | str = "runs",
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
 ) -> SimilarityResult:
     """Compute the cosine of every pair of sentences in float32, for each backbone, and write a run folder.
 
@@ -64,7 +65,7 @@ def similarity(
     """
     recipe_name, spec = load_recipe("similarity", overrides)
     spec = replace(spec, similarity=with_arguments(spec.similarity, texts, backbones, pooling))
-    return compare(recipe_name, spec, runs, progress or NoProgress())
+    return compare(recipe_name, spec, runs, display_of(progress))
 
 
 def compare(

@@ -10,12 +10,13 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.files.opening import encoding_or
 from permafrost.data.files.table import open_table
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import Progress, ProgressOption
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.resolve import file_format, line_pattern, resolve_corpus, sample_rows
 from permafrost.data.readers.sources import find_files
 from permafrost.data.spec import SpecError, Tree, override, parse, plain
 from permafrost.data.store.plan import ExtractSpec
+from permafrost.display.choose import display_of
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.evaluation.corpus import EvaluationData
 from permafrost.probes.evaluation.evaluate import evaluate_runs
@@ -45,7 +46,7 @@ def evaluate(
     backbone: str = "",
     overrides: Iterable[str] = (),
     folder: Path | str = "runs",
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
 ) -> RunResult:
     """Evaluate finished runs on labelled data, and write a run folder with metrics, predictions and a page.
 
@@ -64,6 +65,7 @@ def evaluate(
         backbone: place of the runs' backbone, if it is not where it was.
         overrides: ``corpus.…=value`` and ``extract.…=value`` settings, as after ``--set``.
         folder: the folder in which the run folder is written.
+        progress: as of :func:`permafrost.api.run`.
 
     Raises:
         InputError: data cannot be read, are of another kind than a run or have none of its labels; or a backbone is not
@@ -76,7 +78,7 @@ def evaluate(
         given = parse_label_map(label_map)
     paths = [Path(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
     paths = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
-    progress, folder, overrides = progress or NoProgress(), checked_folder(folder), list(overrides)
+    progress, folder, overrides = display_of(progress), checked_folder(folder), list(overrides)
     arguments = [DataArguments(each, columns, target) for each in data_sets(data)]
     _check_settable(overrides)
     names = distinct_names(paths)

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import ProgressOption
 from permafrost.data.spec import SpecError, override, parse, plain
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.text import Segments
+from permafrost.display.choose import display_of
 from permafrost.probes.config.recipe import Recipe
 from permafrost.user_data import Data, DataArguments, with_found_corpora
 
@@ -25,7 +26,7 @@ def export_latents(
     columns: Sequence[str] = (),
     target: str = "",
     overrides: Iterable[str] = (),
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
 ) -> "ExportResult":
     """Write the rows of data with their latents to a folder; texts that are not cached yet are extracted.
 
@@ -37,12 +38,13 @@ def export_latents(
         format: ``parquet`` or ``arrow``, a column of vectors for each view and layer beside text, target and split;
             ``npy`` or ``safetensors``, an array ``[layer, text, width]`` for each view, and the rows as parquet.
         overrides: ``a.b=value`` settings of the tables corpus, plan and extract.
+        progress: as of :func:`permafrost.api.run`.
 
     Raises:
         InputError: the data or the backbone cannot be used, or the folder holds something else.
         MachineError: the machine failed; the message says what is safe.
     """
-    progress, overrides, out = progress or NoProgress(), list(overrides), Path(out)
+    progress, overrides, out = display_of(progress), list(overrides), Path(out)
     recipe = _recipe(data, columns, target, overrides)
     from permafrost.data.export.corpus_rows import CorpusVectors
     from permafrost.data.export.export import check_folder, export

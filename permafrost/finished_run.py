@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from permafrost.data.progress import Progress
+from permafrost.data.progress import ProgressOption
+from permafrost.display.choose import display_of
+from permafrost.display.html import folder_html
 from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
@@ -21,7 +23,13 @@ class FinishedRun(Predictor):
         """Read a run folder; arguments as of :func:`permafrost.api.load`."""
         self.path, self._task, self._backbone = path, task, backbone
         runs = {name: with_backbone(run, backbone) for name, run in load_tasks(path, task).items()}
-        super().__init__(runs, make_extractor)
+        super().__init__(runs, make_extractor, display_of)
+
+    def __repr__(self) -> str:
+        return f"FinishedRun({self.path}: {', '.join(self.tasks)})"
+
+    def _repr_html_(self) -> str:
+        return folder_html(self.path, repr(self))
 
     def evaluate(
         self,
@@ -33,7 +41,7 @@ class FinishedRun(Predictor):
         label_map: Mapping[str, str] | Iterable[str] = (),
         overrides: Iterable[str] = (),
         folder: Path | str = "runs",
-        progress: Progress | None = None,
+        progress: ProgressOption = None,
     ) -> RunResult:
         """Evaluate the run on labelled data and write a run folder; as :func:`permafrost.evaluation.evaluate`."""
         from permafrost.evaluation import evaluate

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import ProgressOption
 from permafrost.data.spec import override, parse
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.display.choose import display_of
 from permafrost.probes.config.recipe import Recipe
 from permafrost.user_data import Data, DataArguments
 
@@ -80,7 +81,7 @@ def latents(
     layers: Sequence[int] | int | str = "all",
     max_tokens: int | str = CapturePlan().max_tokens,
     cache: Path | str | None = "cache",
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
     adapter: str = "",
     keep_texts: bool = False,
     **others: Any,
@@ -97,6 +98,7 @@ def latents(
             ascending order in the arrays, whose ``layers`` names them.
         max_tokens: longer texts are cut; as in a plan.
         cache: folder of the latent stores; None keeps the latents in memory only.
+        progress: as of :func:`permafrost.api.run`.
         adapter: folder of a LoRA adapter of the backbone, as in a plan.
         keep_texts: keep the texts in the cache too, as ``extract.keep_texts``.
         others: further settings of a plan: ``template``, ``system``, ``compute_dtype``, ``stored_dtype``, ...
@@ -112,7 +114,7 @@ def latents(
     plan = parse(CapturePlan, settings | {"max_tokens": max_tokens} | others, "latents")
     from permafrost.extract.text_latents import text_latents
 
-    return text_latents(plan, texts, None if cache is None else Path(cache), progress or NoProgress(), keep_texts)
+    return text_latents(plan, texts, None if cache is None else Path(cache), display_of(progress), keep_texts)
 
 
 def open_store(path: Path | str = "cache") -> "StoreReader":

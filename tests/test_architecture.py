@@ -144,6 +144,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "extract.finetuning",
         "extract.pretraining",
         "extract.tokenization",
+        "permafrost.display",
         "probes.config",
         "probes.evaluation",
         "probes.experiments",
@@ -165,6 +166,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "extract.backbones",
         "permafrost",
         "permafrost.batches",
+        "permafrost.display",
         "probes.config",
         "probes.prediction",
         "probes.reports",
@@ -192,12 +194,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.store",
         "extract",
         "permafrost",
+        "permafrost.display",
         "probes.config",
         "probes.reports",
         "probes.results",
         "probes.search",
         "probes.variants",
     },
+    "permafrost.display": {"data", "probes.reports", "probes.results"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 
@@ -218,7 +222,8 @@ ONLY_IN = {
     "optuna": {"probes.search.samplers", "probes.search.storage", "probes.search.trial_log"},
     "transformers": {"extract"},
     "typer": {"permafrost.cli"},
-    "rich": {"permafrost.cli"},
+    "rich": {"permafrost.cli", "permafrost.display"},
+    "IPython": {"permafrost.display.notebook"},
     "matplotlib": {"probes.figures", "probes.reports"},
 }
 """Third-party package -> the sub-packages, or the modules, that may import it."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike, NDArray
 
+from permafrost.data.latents.html import facts_html, layers_text
 from permafrost.data.latents.selection import select
 from permafrost.data.latents.sources import LatentSource
 from permafrost.data.latents.tables import layer_position, to_dataframe, to_xarray
@@ -18,6 +19,10 @@ from permafrost.data.text import Text
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+
+MOST_TEXTS = 3
+"""Texts that a notebook shows."""
 
 
 class LatentArray(NDArrayOperatorsMixin):
@@ -33,12 +38,12 @@ class LatentArray(NDArrayOperatorsMixin):
         source: LatentSource,
         view: str,
         layers: Sequence[int],
-        texts: Sequence[Text] | Callable[[], Sequence[Text] | Keys],
+        texts: Sequence[Text] | Keys | Callable[[], Sequence[Text] | Keys],
     ) -> None:
         """Read nothing yet.
 
         Args:
-            texts: of the source, in its order; or a function that finds them, or their keys if they are not known.
+            texts: of the source, in its order, or their keys if they are not known; or a function that finds them.
         """
         self._source, self._given = source, texts
         self.view, self.layers = view, tuple(layers)
@@ -92,6 +97,18 @@ class LatentArray(NDArrayOperatorsMixin):
             f"LatentArray({self.view}: {layers} layers, {texts:,} texts, width {width}; {self.dtype}, "
             f"{self._source.origin})"
         )
+
+    def _repr_html_(self) -> str:
+        return facts_html("LatentArray", self._facts)
+
+    def _facts(self) -> dict[str, object]:
+        """What the array is and where from; no latents and no kept texts are read."""
+        layers, texts, width = self.shape
+        facts: dict[str, object] = {"view": self.view, "layers": f"{layers:,}: {layers_text(self.layers)}"}
+        facts |= {"texts": texts, "width": width, "dtype": f"{self.dtype}; {self.nbytes:,} bytes once read"}
+        if not callable(self._given) and not isinstance(self._given, np.ndarray):  # an array of keys
+            facts |= {f"text {number}": text for number, text in enumerate(self._given[:MOST_TEXTS])}
+        return facts | {"from": self._source.origin}
 
     def __getitem__(self, key: Any) -> Any:
         selection = select(key, self.shape)

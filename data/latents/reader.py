@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.latents.array import LatentArray
-from permafrost.data.latents.kept_texts import read_texts
+from permafrost.data.latents.html import facts_html, layers_text
+from permafrost.data.latents.kept_texts import read_texts, text_files
 from permafrost.data.latents.selection import layer_list
 from permafrost.data.latents.sources import StoreSource
 from permafrost.data.spec import nearest
@@ -38,6 +39,19 @@ class StoreReader:
     def __repr__(self) -> str:
         columns = "; ".join(f"{view} {len(layers)} layers" for view, layers in self.columns.items())
         return f"StoreReader({self.path}: {self.backbone}, {len(self):,} texts; {columns})"
+
+    def _repr_html_(self) -> str:
+        return facts_html("StoreReader", self._facts)
+
+    def _facts(self) -> dict[str, object]:
+        identity = self.identity
+        facts: dict[str, object] = {"folder": self.path, "backbone": self.backbone, "texts": len(self)}
+        for view, layers in self.columns.items():
+            facts[f"view {view}"] = f"layers {layers_text(layers)}"
+        facts |= {"template": identity.template, "max_tokens": identity.max_tokens}
+        facts |= {"compute_dtype": identity.compute_dtype, "stored_dtype": identity.stored_dtype}
+        kept = "kept" if text_files(self.path) else "not kept (extract.keep_texts)"
+        return facts | {"text itself": kept}
 
     @property
     def path(self) -> Path:

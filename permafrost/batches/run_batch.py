@@ -11,8 +11,9 @@ from permafrost.batches.plan import BatchItem, ImpossibleError, LoadedItem, load
 from permafrost.batches.spec import BatchSpec
 from permafrost.batches.summary import summary_rows, write_summary
 from permafrost.data.errors import PermafrostError
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import Progress, ProgressOption
 from permafrost.data.spec import SpecError
+from permafrost.display.choose import display_of
 from permafrost.named_runs import PlannedRun
 from permafrost.probes.config.load import Overrides
 from permafrost.probes.results.destination import Destination
@@ -53,7 +54,7 @@ def run_batch(
     spec: BatchSpec,
     runs: Path | str = "runs",
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: ProgressOption = None,
     overrides: Overrides = (),
 ) -> BatchResult:
     """Run every run of a batch that is not done, and write ``summary.csv`` and ``report.html`` over all of them.
@@ -68,7 +69,7 @@ def run_batch(
     Raises:
         SpecError: a recipe, a key or a name cannot be; nothing has run.
     """
-    progress = progress or NoProgress()
+    progress = display_of(progress)
     if workers < 1:
         raise SpecError(f"--workers must be 1 or more, got {workers}.")
     place = Destination(checked_folder(runs), spec.name or default_name(spec))

@@ -2,18 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from permafrost.cli.verb import OUTPUT
 from permafrost.data.corpora.records import HELD_OUT
+from permafrost.display.terminal import TerminalProgress
 from permafrost.probes.results.grid import Grid, plain_text
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult
 
@@ -24,49 +22,18 @@ NARROW = 24
 """Characters up to which the cells of a column are never wrapped."""
 
 
-class Console:
-    """Progress on stderr: notices, and bars with rate and time left; bars are drawn on a terminal only.
-
-    A quiet command shows neither. Events go to the log of the command, if it has one.
-    """
+class Console(TerminalProgress):
+    """Progress of the running command: on stderr, unless it is quiet; events go to its log, if it has one."""
 
     def __init__(self) -> None:
         output = OUTPUT.get()
-        self._quiet, self._log = output.quiet, output.log
-        self._console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-
-    def note(self, message: str) -> None:
-        """Print a line."""
-        if not self._quiet:
-            self._console.print(message, style="dim", markup=False)
+        super().__init__(output.quiet)
+        self._log = output.log
 
     def event(self, name: str, **facts: Any) -> None:
         """Log an event."""
         if self._log:
             self._log.write(name, **facts)
-
-    @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar while the context lasts; yields a function that advances it by a number of steps."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        hidden = self._quiet or not self._console.is_terminal
-        with Bars(*columns, console=self._console, transient=True, disable=hidden) as bars:
-            task = bars.add_task(what, total=total, rate="")
-
-            def advance(steps: int) -> None:
-                bars.advance(task, steps)
-                speed = bars.tasks[0].speed
-                bars.update(task, rate=f"{speed:,.1f}/s" if speed else "")
-
-            yield advance
 
 
 def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]], strong: int | None = None) -> None:

@@ -13,7 +13,7 @@ from permafrost.probes.config.names import PROBE
 from permafrost.probes.config.recipe import Recipe, Variant, with_variant
 from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.inputs.providers import LatentProvider
-from permafrost.probes.results.outcomes import RunResult, StudyResult
+from permafrost.probes.results.outcomes import RunResult, StudyResult, StudyRun
 from permafrost.probes.runs.write import RunWriter, write_tables
 from permafrost.probes.search.session import search
 from permafrost.probes.search.trial_log import TrialLog
@@ -37,7 +37,7 @@ def run_study(
     progress: Progress,
     provider: LatentProvider,
     train_best: Callable[[Recipe], RunResult],
-) -> tuple[StudyResult, RunResult]:
+) -> StudyRun:
     """Search a recipe's space, then train the best trial again; a killed training goes on from its checkpoint.
 
     Args:
@@ -62,7 +62,7 @@ def run_study(
     study = search(recipe, study_name, runs, make_evaluate, write, storage, trials, workers, progress)
     progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
     _, best = load_recipe(str(study.recipe))
-    return study, train_best(best)
+    return StudyRun(study, train_best(best))
 
 
 def _check_choices(recipe: Recipe, workspace: Workspace) -> None:

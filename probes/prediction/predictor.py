@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import Progress, ProgressOption, given_display
 from permafrost.data.ragged import Counts, TokenLatents
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.block import Latents
@@ -58,21 +58,27 @@ Raises an error if the backbone is not the one that the run was trained on."""
 class Predictor:
     """Predictor of a finished run; every item is predicted by all tasks that can read it."""
 
-    def __init__(self, tasks: Mapping[str, LoadedRun], make_extractor: MakeExtractor) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, LoadedRun],
+        make_extractor: MakeExtractor,
+        display_of: Callable[[ProgressOption], Progress] = given_display,
+    ) -> None:
         """Create a predictor, which loads backbones at the first prediction.
 
         Args:
             tasks: task -> its probe; a run of one task has it under the name "probe".
+            display_of: returns the display that an argument ``progress`` asks for.
         """
         self.tasks = dict(tasks)
-        self._make_extractor = make_extractor
+        self._make_extractor, self._display_of = make_extractor, display_of
         self._backbones: dict[tuple[str, ...], Any] = {}
         self._extractors: dict[tuple[str, str], TextExtractor] = {}
 
     def predict(
         self,
         items: str | Sequence[str | tuple[str, ...]],
-        progress: Progress | None = None,
+        progress: ProgressOption = None,
         locations: Sequence[str] = (),
     ) -> list[Prediction]:
         """Return one prediction per item, in order; its fields depend on the task.
@@ -114,13 +120,13 @@ class Predictor:
         return [next(iter(by_task.values())) if len(by_task) == 1 else {"tasks": by_task} for by_task in by_item]
 
     def predict_task(
-        self, task: str, items: Sequence[Item], progress: Progress | None = None, locations: Sequence[str] = ()
+        self, task: str, items: Sequence[Item], progress: ProgressOption = None, locations: Sequence[str] = ()
     ) -> list[Prediction]:
         """Return the prediction of one task for each item; arguments and errors as of :meth:`predict`."""
         run, locations = self.tasks[task], locations or [f"item {number}" for number in range(1, len(items) + 1)]
         check_items(run, items, locations)
         predictions: dict[Item, Prediction] = {}
-        with (progress or NoProgress()).bar("answering", len(set(items))) as advance, torch.inference_mode():
+        with self._display_of(progress).bar("answering", len(set(items))) as advance, torch.inference_mode():
             for distinct in _slices(items):
                 try:
                     predictions |= zip(distinct, run.answers(distinct, partial(self._inputs, task)), strict=True)
@@ -131,9 +137,7 @@ class Predictor:
                 advance(len(distinct))
         return run.task.compared(items, [dict(predictions[item]) for item in items])
 
-    def embed(
-        self, texts: str | Sequence[str], task: str = "", progress: Progress | None = None
-    ) -> NDArray[np.float32]:
+    def embed(self, texts: str | Sequence[str], task: str = "", progress: ProgressOption = None) -> NDArray[np.float32]:
         """Return the vectors that the probe makes of texts, ``[text, width]``.
 
         The cosine of two of them is the raw score of the pair, if :func:`describe_vectors` says so.
@@ -152,7 +156,7 @@ class Predictor:
         describe_vectors(run)
         for number, text in enumerate(texts, 1):
             check_text(f"text {number}", "text", text)
-        with (progress or NoProgress()).bar("embedding", len(set(texts))) as advance, torch.inference_mode():
+        with self._display_of(progress).bar("embedding", len(set(texts))) as advance, torch.inference_mode():
             for items in _slices([(text,) for text in texts]):
                 distinct = [text for (text,) in items]
                 try:

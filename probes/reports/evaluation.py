@@ -35,10 +35,8 @@ def evaluation_tiles(run: Tables) -> list[Tile]:
     about = list(evaluations(run).values())
     tiles = []
     if len(about) == 1:
-        rows = transfer_rows(
-            replace(run, record={**run.record, "evaluations": {"": {**about[0], "run": run.selected}}})
-        )
-        for _, row in rows.head(1).iterrows():
+        rows = run.means[run.means["variant"] == run.selected]
+        for _, row in rows[rows["metric"] == about[0]["metric"]].head(1).iterrows():
             interval = value_cell(row)
             tiles.append(
                 Tile(

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -82,6 +82,15 @@ class FoldedText:
     kind: str = "fold"
 
 
+@dataclass(frozen=True)
+class StoredPicture:
+    """A figure that a run folder has as an image."""
+
+    title: str
+    caption: str
+    png: bytes
+
+
 Block = Grid | Picture | Scatter | Facts | FoldedText | Examples
 
 
@@ -114,18 +123,43 @@ def render_page(title: str, kind: str, lead: str, tiles: Sequence[Tile], section
     sections = [section for section in sections if section.blocks]
     data = [block.data for section in sections for block in section.blocks if isinstance(block, Scatter)]
     scripts = [get_plotlyjs(), (TEMPLATES / "page.js").read_text("utf-8")] if data else []
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["svg"] = lambda picture: Markup(inline_svg(picture))  # noqa: S704 - parsed and rewritten
-    page = environment.get_template("page.html").render(
+    page = _environment().get_template("page.html").render(
         title=title, kind=kind, lead=lead, tiles=tiles, sections=sections, policy=_policy(scripts),
         style=Markup((TEMPLATES / "page.css").read_text("utf-8")),  # noqa: S704 - ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - plotly's and ours
         data=Markup(_script_json(data[0])) if data else None,  # noqa: S704 - no < > & in it
     )  # fmt: skip
     return page.encode("utf-8", "replace")
+
+
+def render_inline(
+    title: str,
+    kind: str,
+    lead: str,
+    tiles: Sequence[Tile],
+    grids: Sequence[Grid],
+    pictures: Sequence[StoredPicture],
+    places: Sequence[str],
+) -> str:
+    """Return the head, some tables and some figures of a page as HTML that stands within another page.
+
+    Args:
+        places: lines at the end that say where more is.
+    """
+    return _environment().get_template("inline.html").render(
+        title=title, kind=kind, lead=lead, tiles=tiles, grids=grids, pictures=pictures, places=places
+    )  # fmt: skip
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["svg"] = lambda picture: Markup(inline_svg(picture))  # noqa: S704 - parsed and rewritten
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    return environment
 
 
 def inline_svg(picture: Picture) -> str:

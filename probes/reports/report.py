@@ -57,7 +57,11 @@ def write_report(folder: Path) -> Path:
 
 def result_grids(folder: Path) -> list[Grid]:
     """Return the tables of results of a run folder, which the terminal shows too; raises as :func:`write_report`."""
-    run = read_tables(folder)
+    return grids_of(read_tables(folder))
+
+
+def grids_of(run: Tables) -> list[Grid]:
+    """Return the tables of results of a run."""
     return [block for block in _blocks(run, PAGES[run.experiment].results) if isinstance(block, Grid)]
 
 

@@ -81,8 +81,11 @@ NEEDED = {
 """Experiment, as the record names it -> files that every finished run of it has."""
 
 
-def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
+def read_table(run: RunFolder, name: str, schema: Schema, most_rows: int | None = None) -> pd.DataFrame:
     """Read a csv file of a run; an empty table with the columns of the schema if the run wrote no such file.
+
+    Args:
+        most_rows: rows to read, from the first; None reads all.
 
     Raises:
         ReportError: the file is no table, lacks a column, or has text in a number column.
@@ -97,7 +100,7 @@ def read_table(run: RunFolder, name: str, schema: Schema) -> pd.DataFrame:
             if run.has(name):
                 frame = pd.read_csv(
                     io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8",
-                    lineterminator="\n",
+                    lineterminator="\n", nrows=most_rows,
                 )  # fmt: skip
     except (ValueError, Warning) as error:
         raise ReportError(f"{path} is no table that can be read ({first_line(error)}).") from error

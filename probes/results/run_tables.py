@@ -17,6 +17,9 @@ from permafrost.probes.config.names import PROBABILITY, PROBE, RECIPE, TASK_NAME
 from permafrost.probes.results.files import NEEDED, SCHEMAS, TASK_TABLES, Schema, read_table, with_schema
 from permafrost.probes.results.run_folder import TASKS_FOLDER, ReportError, RunFolder
 
+OF_TEXTS = ("predictions", "latents")
+"""Tables with a row for each text."""
+
 Frames = Mapping[str, pd.DataFrame]
 """Name of a table -> the table; it is empty, with its columns, if there is no such file."""
 
@@ -132,8 +135,11 @@ class Tables:
         return replace(self, name=name, record=record, frames={**self.frames, **frames}, tasks={})
 
 
-def read_tables(folder: Path) -> Tables:
+def read_tables(folder: Path, most_rows: int | None = None) -> Tables:
     """Read the tables of a run folder.
+
+    Args:
+        most_rows: of the tables with a row for each text; None reads them all.
 
     Raises:
         ReportError: the run is unfinished or of another version, or a file in it cannot be read.
@@ -146,7 +152,7 @@ def read_tables(folder: Path) -> Tables:
     for file in NEEDED[experiment]:
         if not run.has(file):
             raise ReportError(f"{folder} is no finished run: it has no {file}. Run the recipe again.")
-    frames = _read_frames(run, SCHEMAS, PROBE)
+    frames = _read_frames(run, SCHEMAS, PROBE, most_rows=most_rows)
     if experiment == "similarity":
         _check_sentences(folder, frames)
     name = folder.resolve().name
@@ -157,7 +163,7 @@ def read_tables(folder: Path) -> Tables:
     except UnicodeDecodeError as error:
         raise ReportError(f"{folder / RECIPE} cannot be read ({first_line(error)}).") from error
     tasks = {
-        task: _read_frames(run, TASK_TABLES, task, f"{TASKS_FOLDER}/{task}/")
+        task: _read_frames(run, TASK_TABLES, task, f"{TASKS_FOLDER}/{task}/", most_rows)
         for task in _task_names(run, frames["metrics"]["task"])
     }
     return Tables(name=name, record=run.record, recipe=recipe, frames=frames, tasks=tasks)
@@ -203,9 +209,14 @@ def _task_names(run: RunFolder, order: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*filter(TASK_NAME.fullmatch, order), *written])) if written else []
 
 
-def _read_frames(run: RunFolder, tables: Iterable[str], task: str, within: str = "") -> dict[str, pd.DataFrame]:
+def _read_frames(
+    run: RunFolder, tables: Iterable[str], task: str, within: str = "", most_rows: int | None = None
+) -> dict[str, pd.DataFrame]:
     """Read tables of a folder within the run; the record names the number columns of a task's predictions."""
-    frames = {name: read_table(run, f"{within}{name}.csv", SCHEMAS[name]) for name in tables}
+    frames = {
+        name: read_table(run, f"{within}{name}.csv", SCHEMAS[name], most_rows if name in OF_TEXTS else None)
+        for name in tables
+    }
     predictions, about = frames["predictions"], run.record.get("tasks")
     own = about.get(task) if isinstance(about, dict) else None
     named = own.get("numbers") if isinstance(own, dict) else None

@@ -167,6 +167,19 @@ def write_evaluation(folder: Path) -> Path:
     return folder
 
 
+def write_evaluation_of_one(folder: Path) -> Path:
+    """The folder of an evaluation of one run on one data set."""
+    measured, named = evaluation()
+    about = named["evaluations"]["1-pair"]
+    own = (measured["corpus"] == about["data"]) & measured["variant"].str.contains(about["run"])
+    variants = measured["variant"].replace({about["run"]: about["variant"]})
+    measured = measured[own].assign(variant=variants, task="sentiment")
+    named |= {"evaluations": {"1-pair": about}, "selected": about["variant"]}
+    named |= {"tasks": {"probe": task_record("class")}, "metric": about["metric"]}
+    tables = {"metrics": measured, "predictions": predictions(True), "breakdown": breakdown_of(["mix"], ("class",))}
+    return write_tables(folder, tables | {"calibration": calibration(), "reliability": reliability()}, named)
+
+
 SPLITS = {"": ("test", "train"), "untrained": ("test",), "random targets": ("train",)}
 """Where an ablation measures what."""
 

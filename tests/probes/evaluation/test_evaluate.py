@@ -156,6 +156,13 @@ def test_a_single_evaluation_has_the_page_of_a_run_and_counts_what_is_left_out(t
     page = write_report(result.path).read_text("utf-8")
     assert f"{70 - others}" in page
     assert "Confusion" in page
+    shown = " ".join(result._repr_html_().split())
+    value = next(row for row in result.metrics if row["metric"] == "accuracy" and row["variant"] == result.selected)[
+        "value"
+    ]
+    for tiles in (page, shown):
+        assert "accuracy on test" in tiles
+        assert f"{value:.3f}" in tiles
 
 
 @pytest.mark.parametrize(

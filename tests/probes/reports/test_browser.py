@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from permafrost.display.html import folder_html
 from permafrost.probes.reports.compare import comparison, write_comparison
 from permafrost.probes.reports.figures import FIGURES
 from permafrost.probes.reports.report import write_report
@@ -27,6 +28,8 @@ from tests.support.example_run import (
     predictions,
     record,
     tagged,
+    write_evaluation,
+    write_evaluation_of_one,
     write_layers,
     write_tables,
     write_together,
@@ -271,6 +274,78 @@ def test_tasks_by_layer_are_a_map_and_curves(browser, tmp_path):
         assert missing(visit, {"layer_map", "layer_curves"}) == set()
         visit.page.eval_on_selector("#figure-layer_map svg", "one => one.remove()")
         assert missing(visit, {"layer_map", "layer_curves"}) == {"layer_map"}
+        assert visit.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_evaluation_of_several_runs_has_its_matrix_and_what_each_predicted(browser, tmp_path, scheme):
+    path = write_report(write_evaluation(tmp_path / "run"))
+    figures = {"transfer", "1-pair-by_class", "1-pair-confusion", "1-pair-reliability"}
+    with Visit(browser, path, color_scheme=scheme) as visit:
+        assert missing(visit, figures) == set()
+        assert visit.errors == []
+        assert visit.requests == [path.as_uri()]
+        assert visit.page.evaluate("window.hacked") is None
+        assert visit.page.evaluate("document.querySelector('main img, main script, main a[href^=http]')") is None
+        assert visit.page.locator("#results tbody tr", has_text="<b>nli</b>-2").count() >= 2  # matrix, and its rows
+        for name in figures:
+            assert visit.page.eval_on_selector(f"#figure-{name}", APART) == [], name
+            selector = f"#figure-{name} svg text"
+            ink, paper = visit.page.evaluate(LIGHTNESS, selector)
+            assert (paper - ink if scheme == "light" else ink - paper) > 0.5, name
+        visit.page.eval_on_selector("#figure-transfer svg", "one => one.remove()")
+        assert missing(visit, figures) == {"transfer"}
+
+
+def test_an_evaluation_of_one_run_reads_like_a_run_on_a_phone(browser, tmp_path):
+    path = write_report(write_evaluation_of_one(tmp_path / "run"))
+    with Visit(browser, path, viewport={"width": 320, "height": 800}, is_mobile=True, has_touch=True) as visit:
+        assert missing(visit, {"by_class", "confusion", "reliability"}) == set()
+        assert visit.page.locator(".tiles div", has_text="accuracy on test").inner_text().split()[3] == "0.600"
+        assert visit.errors == []
+        visit.page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 320
+        assert visit.page.evaluate("window.hacked") is None
+
+
+def test_probabilities_have_a_reliability_curve_and_latents_both_maps(browser, tmp_path):
+    tables = every_table(True)
+    path = write_report(write_tables(tmp_path / "run", tables, record(True)))
+    with Visit(browser, path) as visit:
+        visit.page.wait_for_selector("#figure-tsne canvas")
+        assert missing(visit, {"reliability", "confusion"} | SPACES) == set()
+        assert visit.page.locator("#figure-reliability svg text", has_text="uncalibrated").count() == 1
+        assert visit.errors == []
+
+
+@pytest.mark.parametrize("write", [write_evaluation_of_one, write_evaluation])
+def test_a_result_in_a_notebook_is_harmless_and_its_figures_are_seen(browser, tmp_path, write):
+    folder = write(tmp_path / "run")
+    write_report(folder)
+    cell = tmp_path / "cell.html"
+    cell.write_text(
+        f"<!doctype html><meta charset=utf-8><body>{folder_html(folder, EVIL)}{folder_html(tmp_path, EVIL)}"
+    )
+    with Visit(browser, cell) as visit:
+        sizes = visit.page.eval_on_selector_all("img", "all => all.map(one => [one.naturalWidth, one.width])")
+        assert sizes
+        assert all(natural > 300 and shown > 200 for natural, shown in sizes)
+        assert visit.page.locator("th", has_text="accuracy" if write is write_evaluation_of_one else "a.csv").count()
+        assert visit.page.evaluate("window.hacked") is None
+        assert visit.errors == []
+        assert [url for url in visit.requests if not url.startswith("data:")] == [cell.as_uri()]
+
+
+@pytest.mark.parametrize("points", [4, 5, 9])
+def test_few_texts_have_t_sne_from_five_on_and_a_caution(browser, tmp_path, points):
+    tables = {"metrics": metrics(True), "latents": latents(points=points)}
+    path = write_report(write_tables(tmp_path / "run", tables, record(True)))
+    with Visit(browser, path) as visit:
+        visit.page.wait_for_selector("#figure-pca canvas")
+        drawn = SPACES & visit.drawn()
+        assert drawn == (SPACES if points >= 5 else {"pca"})
+        cautions = visit.page.locator("#space p", has_text="t-SNE").count()
+        assert cautions == (1 if points >= 5 else 0)
         assert visit.errors == []
 
 
