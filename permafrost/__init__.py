@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.data.plugin_registry import register
+    from permafrost.data.plugins import Head, Loss, Metric, Pooling, Reader
     from permafrost.evaluation import evaluate
     from permafrost.exporting import export_latents
     from permafrost.inspection import backbone, latents, look
     from permafrost.inspection import open_store as open  # noqa: A004  pf.open, as gzip.open
 
 __all__ = [
+    "Head",
+    "Loss",
+    "Metric",
+    "Pooling",
+    "Reader",
     "ablate",
     "backbone",
     "evaluate",
@@ -30,6 +37,7 @@ __all__ = [
     "look",
     "open",
     "pretrain",
+    "register",
     "report",
     "run",
     "similarity",
@@ -38,12 +46,14 @@ __all__ = [
 ]
 
 ELSEWHERE = {
+    **{part: f"data.plugins.{part}" for part in ("Head", "Loss", "Metric", "Pooling", "Reader")},
     "backbone": "inspection.backbone",
     "evaluate": "evaluation.evaluate",
     "export_latents": "exporting.export_latents",
     "latents": "inspection.latents",
     "look": "inspection.look",
     "open": "inspection.open_store",
+    "register": "data.plugin_registry.register",
 }
 """Name -> module and function, if it is not one of :mod:`permafrost.api` with this name."""
 
@@ -53,6 +63,6 @@ if not (Path(__file__).parent / "data").exists():  # a checkout, where data, ext
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module, _, function = ELSEWHERE.get(name, f"api.{name}").partition(".")
+        module, _, function = ELSEWHERE.get(name, f"api.{name}").rpartition(".")
         return getattr(importlib.import_module(f"permafrost.{module}"), function)
     raise AttributeError(f"module 'permafrost' has no attribute '{name}'")

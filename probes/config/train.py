@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plugin_registry import is_known, unknown_name
+from permafrost.data.plugins import Loss, Metric
 from permafrost.data.spec import SpecError
 
 
@@ -17,7 +19,8 @@ class TrainSpec:
     tags, "binary_cross_entropy" (the mean over labels) for label sets, "span" for answers (the mean of the
     cross-entropies of the start and end positions), and "multiple_negatives_ranking" for pairs to rank: the
     cross-entropy of choosing the relevant passage by 20 times the cosine, among the passages of the batch. Passages
-    that are relevant to the same query are left out, and each pair brings up to 4 irrelevant ones of its query."""
+    that are relevant to the same query are left out, and each pair brings up to 4 irrelevant ones of its query. A loss
+    of your own goes by its name."""
 
     class_weights: Literal["none", "balanced"] = "none"
     """Weights of classes or labels in the loss. "balanced" multiplies the loss of a row by rows / (classes * rows of
@@ -83,9 +86,18 @@ class TrainSpec:
     "accuracy" for classes, "mean_average_precision" for label sets, "f1" for tags and answers, and "ndcg@10" for pairs
     to rank. Others are "pearson" for scores; "macro_f1" for classes and, of two classes, "f1", that of the second;
     "micro_f1", "macro_f1" and "subset_accuracy" for label sets; "precision", "recall" and "accuracy" for tags;
-    "exact_match" for answers; "map", "mrr", "precision@1" and "recall@10" for pairs to rank."""
+    "exact_match" for answers; "map", "mrr", "precision@1" and "recall@10" for pairs to rank. A metric of your own goes
+    by its name; greater must be better."""
+
+    extra_metrics: tuple[str, ...] = ()
+    """Metrics of your own that are measured beside the others, by name."""
 
     def __post_init__(self) -> None:
+        if self.loss not in Loss.built_in and not is_known(Loss, self.loss):
+            raise SpecError(f"loss = '{self.loss}': {unknown_name(Loss, self.loss)}")
+        for name in (self.metric, *self.extra_metrics):
+            if name not in Metric.built_in and not is_known(Metric, name):
+                raise SpecError(f"metric = '{name}': {unknown_name(Metric, name)}")
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
             raise SpecError("epochs, batch_rows and patience must be at least 1.")
         if not self.converged >= 0 or not self.checkpoint_seconds >= 0:
