@@ -3,8 +3,9 @@
 A package is imported when a recipe first names a part of it.
 """
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -78,6 +79,14 @@ class Installed:
         _check_name(self.name, self.kind, title)
         return part
 
+    def problem(self) -> str:
+        """Return why it cannot be loaded; empty if it can."""
+        try:
+            self.load()
+        except PluginError as error:
+            return str(error)
+        return ""
+
 
 @cache
 def installed_parts() -> tuple[Installed, ...]:
@@ -105,10 +114,10 @@ def find(kind: type[P], name: str) -> P:
         return _registered[kind, name]  # type: ignore[return-value]
     offers = [each for each in installed_parts() if (each.kind, each.name) == (kind, name)]
     if not offers:
-        raise PluginError(f"{kind.key} = '{name}': {unknown_name(kind, name)}")
+        raise PluginError(f"{kind.keys[0]} = '{name}': {unknown_name(kind, name)}")
     if len(offers) > 1:
         packages = " and ".join(each.package for each in offers)
-        raise PluginError(f"{kind.key} = '{name}': {packages} both have such a {kind.kind}; uninstall one of them.")
+        raise PluginError(f"{kind.keys[0]} = '{name}': {packages} both have such a {kind.kind}; uninstall one of them.")
     return _load(offers[0])  # type: ignore[return-value]
 
 
@@ -133,6 +142,23 @@ def origin_of(kind: type[Plugin], name: str) -> str:
         return "registered"
     matching = (each for each in installed_parts() if (each.kind, each.name) == (kind, name))
     return next(f"{each.package} {each.version}" for each in matching)
+
+
+def origins_of(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the parts from outside that settings name, e.g. ``head gated``, and the package and version of each.
+
+    Args:
+        settings: dotted keys and values as JSON, as :func:`permafrost.data.spec.flatten_settings` gives them.
+    """
+    found = {}
+    for key, text in settings:
+        for kind in KINDS.values():
+            leaves = [name.rpartition(".")[2] for name in kind.keys]
+            values = json.loads(text) if key.rpartition(".")[2] in leaves else []
+            for name in values if isinstance(values, list) else [values]:
+                if isinstance(name, str) and name not in kind.built_in and is_known(kind, name):
+                    found[f"{kind.kind} {name}"] = origin_of(kind, name)
+    return dict(sorted(found.items()))
 
 
 class Registered(dict[str, V]):

@@ -21,8 +21,8 @@ class Plugin:
     kind: ClassVar[str]
     """Name of the kind, in the singular."""
 
-    key: ClassVar[str]
-    """Setting that names such a part."""
+    keys: ClassVar[tuple[str, ...]]
+    """Settings that name such a part."""
 
     built_in: ClassVar[tuple[str, ...]]
     """Names of ours, which no other part can have."""
@@ -45,7 +45,7 @@ class TargetPlugin(Plugin):
 class Head(TargetPlugin):
     """Network from the features of a row, or the states of a token, to the outputs of the task."""
 
-    kind, key = "head", "probe.head"
+    kind, keys = "head", ("probe.head",)
     built_in = ("auto", "cosine", "regression", "classes", "labels", "tags", "span")
     fitting = ("score", "class", "labels", "tags", "answers")
 
@@ -66,7 +66,7 @@ class Head(TargetPlugin):
 class Loss(TargetPlugin):
     """Training loss of one batch."""
 
-    kind, key = "loss", "train.loss"
+    kind, keys = "loss", ("train.loss",)
     built_in = (
         "auto", "mse", "log_variance", "cross_entropy", "binary_cross_entropy", "span", "multiple_negatives_ranking",
     )  # fmt: skip
@@ -94,7 +94,7 @@ class Loss(TargetPlugin):
 class Metric(TargetPlugin):
     """Metric of predictions; greater is better, as for scikit-learn's scorers (negate an error)."""
 
-    kind, key = "metric", "train.metric"
+    kind, keys = "metric", ("train.metric", "train.extra_metrics")
     built_in = (
         "auto", "pearson", "spearman", "accuracy", "macro_f1", "micro_f1", "f1", "mean_average_precision",
         "subset_accuracy", "precision", "recall", "exact_match", "ndcg@10", "map", "mrr", "precision@1", "recall@10",
@@ -127,7 +127,7 @@ class Metric(TargetPlugin):
 class Pooling(Plugin):
     """View of the tokens of a text: from their hidden states to one latent for each layer."""
 
-    kind, key = "pooling", "plan.views"
+    kind, keys = "pooling", ("plan.views",)
     built_in = ("last", "text_last", "mean", "weighted_mean", "cls", "max", "sum", "tokens")
 
     function: "Callable[[Tensor, Tensor], Tensor]"
@@ -142,7 +142,7 @@ class Pooling(Plugin):
 class Reader(Plugin):
     """Reader of files of a format that is not ours."""
 
-    kind, key = "reader", "corpus.reader"
+    kind, keys = "reader", ("corpus.reader",)
     built_in = (
         "csv", "tsv", "tab", "txt", "json", "jsonl", "ndjson", "parquet", "arrow", "feather", "xlsx", "conll", "gz",
         "zst", "xz", "bz2",

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.plugin_registry import is_known, unknown_name
-from permafrost.data.plugins import Loss, Metric
 from permafrost.data.spec import SpecError
 
 
@@ -93,11 +91,6 @@ class TrainSpec:
     """Metrics of your own that are measured beside the others, by name."""
 
     def __post_init__(self) -> None:
-        if self.loss not in Loss.built_in and not is_known(Loss, self.loss):
-            raise SpecError(f"loss = '{self.loss}': {unknown_name(Loss, self.loss)}")
-        for name in (self.metric, *self.extra_metrics):
-            if name not in Metric.built_in and not is_known(Metric, name):
-                raise SpecError(f"metric = '{name}': {unknown_name(Metric, name)}")
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
             raise SpecError("epochs, batch_rows and patience must be at least 1.")
         if not self.converged >= 0 or not self.checkpoint_seconds >= 0:

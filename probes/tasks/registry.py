@@ -11,7 +11,7 @@ from pandas.api.types import is_numeric_dtype
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.targets import TARGETS
-from permafrost.data.plugin_registry import find
+from permafrost.data.plugin_registry import find, is_known
 from permafrost.data.plugins import Loss
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
@@ -141,7 +141,7 @@ def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
     if wrong := next((name for name in own_metrics if name in task.metrics or not task.has_metric(name)), ""):
         key = "metric" if wrong == metric else "extra_metrics"
         raise SpecError(f"train.{key} = '{wrong}' does not fit {task.name}; use one of: {', '.join(known)}.")
-    if loss not in task.losses and (loss in Loss.built_in or task.kind not in find(Loss, loss).targets):
+    if loss not in task.losses and not (is_known(Loss, loss) and task.kind in find(Loss, loss).targets):
         raise SpecError(f"train.loss = '{loss}' does not fit {task.name}; use one of: {', '.join(task.losses)}.")
     texts_per_row = int(corpus.split("train").texts.shape[1])
     head = task.head(recipe.probe, texts_per_row)
