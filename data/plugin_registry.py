@@ -133,7 +133,7 @@ def unknown_name(kind: type[Plugin], name: str, built_in: tuple[str, ...] | None
     outside = [part for key, part in _registered if key is kind]
     outside += [each.name for each in installed_parts() if each.kind is kind]
     hint = nearest(name, {*(kind.built_in if built_in is None else built_in), *outside})
-    return hint if hint.startswith("Did") else f"no {kind.kind} has this name; install the package that has. {hint}"
+    return f"{hint} If another package has this {kind.kind}, install it."
 
 
 def origin_of(kind: type[Plugin], name: str) -> str:
@@ -180,7 +180,7 @@ class Registered(dict[str, V]):
 
 
 def _check_name(name: Any, kind: type[Plugin], title: str) -> None:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise PluginError(f"{title}: a name has letters, digits and underscores, got {name!r}.")
     if name in kind.built_in:
         raise PluginError(f"{title}: '{name}' is a built-in {kind.kind}; choose another name.")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise PluginError(f"{title}: a name has letters, digits and underscores, got {name!r}.")

@@ -73,7 +73,8 @@ class ProbeSpec:
     """Arguments of a head of your own, by name, e.g. {width = 64}."""
 
     hidden: int = 0
-    """Width of the hidden layer of the heads "classes", "labels" and "regression"; 0 makes them linear."""
+    """Width of the hidden layer of the heads "classes", "labels" and "regression"; 0 makes them linear. A head of your
+    own has its sizes in head_options."""
 
     activation: Literal["gelu", "relu"] = "gelu"
     """Activation of a head's hidden layer."""
@@ -100,10 +101,6 @@ class ProbeSpec:
             raise SpecError(f"head = '{self.head}': {unknown_name(Head, self.head)}")
         if self.head in Head.built_in and self.head_options:
             raise SpecError(f"head_options are for a head of your own, and head = '{self.head}'; leave them out.")
-        if self.head not in Head.built_in and self.hidden:
-            raise SpecError(
-                f"hidden = {self.hidden} is for the built-in heads; give '{self.head}' its sizes by head_options."
-            )
         if not self.code or not all(0 < fraction <= 1 for fraction in self.code):
             raise SpecError(f"code must be one or more fractions in (0, 1], got {list(self.code)}.")
         if self.encoder in ("none", "lowrank") and self.code != (1.0,):

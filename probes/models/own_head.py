@@ -73,7 +73,8 @@ class OwnHead(SeededRandom):
         return torch.stack([self._of_member(member, rows) for member, rows in enumerate(x)])
 
     def _of_member(self, member: int, rows: Tensor) -> Tensor:
-        tensors = {key: value[member] for key, value in _tensors(self.module)}
+        distinct = {id(value): value[member] for _, value in _tensors(self.module)}
+        tensors = {key: distinct[id(value)] for key, value in _tensors(self.module)}
         before = {key: value._version for key, value in self.module.named_buffers()}
         generator = self.generators[member][0] if self.training and self.generators else None
         if generator is None:

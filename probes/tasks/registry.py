@@ -16,6 +16,7 @@ from permafrost.data.plugins import Loss
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.answers import Answering
 from permafrost.probes.tasks.base import Scorer, Task
@@ -126,6 +127,12 @@ class Problem:
         return self._scorers[split]
 
 
+def find_own_metrics(task: Task, train: TrainSpec) -> tuple[str, ...]:
+    """Return the metrics from outside that the settings of a training name and that fit its task."""
+    named = dict.fromkeys((train.metric, *train.extra_metrics))
+    return tuple(name for name in named if name not in ("auto", *task.metrics) and task.has_metric(name))
+
+
 def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
     """Resolve what a recipe of one task trains on its corpus.
 
@@ -136,11 +143,12 @@ def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
     task = task_of(corpus)
     loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
     metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
-    known = task.metric_names(corpus)
-    own_metrics = tuple(dict.fromkeys(name for name in (metric, *recipe.train.extra_metrics) if name not in known))
-    if wrong := next((name for name in own_metrics if name in task.metrics or not task.has_metric(name)), ""):
-        key = "metric" if wrong == metric else "extra_metrics"
-        raise SpecError(f"train.{key} = '{wrong}' does not fit {task.name}; use one of: {', '.join(known)}.")
+    own_metrics = find_own_metrics(task, recipe.train)
+    known = (*task.metric_names(corpus), *own_metrics)
+    for key, names in {"metric": (metric,), "extra_metrics": recipe.train.extra_metrics}.items():
+        for name in names:
+            if name not in known:
+                raise SpecError(f"train.{key} = '{name}' does not fit {task.name}; use one of: {', '.join(known)}.")
     if loss not in task.losses and not (is_known(Loss, loss) and task.kind in find(Loss, loss).targets):
         raise SpecError(f"train.loss = '{loss}' does not fit {task.name}; use one of: {', '.join(task.losses)}.")
     texts_per_row = int(corpus.split("train").texts.shape[1])
