@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.data.plugin_registry import register
+    from permafrost.data.plugins import Head, Loss, Metric, Pooling, Reader
     from permafrost.display.choose import show_progress
     from permafrost.evaluation import evaluate
     from permafrost.exporting import export_latents
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from permafrost.inspection import open_store as open  # noqa: A004  pf.open, as gzip.open
 
 __all__ = [
+    "Head",
+    "Loss",
+    "Metric",
+    "Pooling",
+    "Reader",
     "ablate",
     "backbone",
     "evaluate",
@@ -31,6 +38,7 @@ __all__ = [
     "look",
     "open",
     "pretrain",
+    "register",
     "report",
     "run",
     "show_progress",
@@ -40,12 +48,14 @@ __all__ = [
 ]
 
 ELSEWHERE = {
+    **{part: f"data.plugins.{part}" for part in ("Head", "Loss", "Metric", "Pooling", "Reader")},
     "backbone": "inspection.backbone",
     "evaluate": "evaluation.evaluate",
     "export_latents": "exporting.export_latents",
     "latents": "inspection.latents",
     "look": "inspection.look",
     "open": "inspection.open_store",
+    "register": "data.plugin_registry.register",
     "show_progress": "display.choose.show_progress",
 }
 """Name -> module and function, if it is not one of :mod:`permafrost.api` with this name."""

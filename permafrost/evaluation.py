@@ -163,7 +163,7 @@ def _evaluated_tasks(
 
 def _metric_of(record: Mapping[str, Any], task: str, run: LoadedRun) -> str:
     metric = str(record.get("metric") if task == PROBE else record.get("metrics", {}).get(task))
-    return metric if metric in run.task.metrics else run.task.metric
+    return metric if run.task.has_metric(metric) else run.task.metric
 
 
 def _with_settings(run: LoadedRun, overrides: Sequence[str]) -> LoadedRun:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.machine import package_version
+from permafrost.data.plugin_registry import origins_of
 from permafrost.data.progress import Progress
 from permafrost.data.spec import Tree, differences, fingerprint, flatten_settings, plain
 from permafrost.probes.config.names import RECIPE, RECORD
@@ -109,7 +110,8 @@ class PlannedRun:
         """Return what differs in versions and data, as a phrase; empty if nothing does."""
         recorded = record.get("versions") or {}
         versions = [{f"{name} version": str(get(name)) for name in VERSIONS} for get in (recorded.get, package_version)]
-        if differing := differences(*versions):
+        plugins = [_table(record.get("plugins")), origins_of(flatten_settings(plain(self.recipe)))]
+        if differing := differences(*versions) or differences(*plugins):
             return differing
         there, here = dict[str, str](), dict[str, str]()
         for spec in self.recipe.corpora():

@@ -112,3 +112,12 @@ def identity() -> Identity:
         stored_dtype="float32",
         final_norm=False,
     )
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``pf.register``, of which nothing is left after the test."""
+    from permafrost.data import plugin_registry
+
+    monkeypatch.setattr(plugin_registry, "_registered", {})
+    return plugin_registry.register

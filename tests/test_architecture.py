@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
-    "data.corpora": {"data"},
+    "data.corpora": {"data", "data.writing"},
     "data.language": {"data"},
     "data.store": {"data"},
-    "data.readers": {"data", "data.corpora", "data.files"},
+    "data.readers": {"data", "data.corpora", "data.files", "data.writing"},
     "extract.architecture": {"data"},
     "extract.backbones": {"data", "data.language", "data.store", "extract.architecture"},
-    "extract.tokenization": {"data", "data.store", "extract.architecture", "extract.backbones"},
+    "extract.tokenization": {"data", "data.store", "data.writing", "extract.architecture", "extract.backbones"},
     "extract.capture": {"data", "data.store", "extract.architecture", "extract.backbones", "extract.tokenization"},
     "extract.finetuning": {"data", "data.store", "extract.architecture", "extract.backbones", "extract.capture"},
     "extract.pretraining": {
@@ -44,15 +44,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "extract.tokenization",
     },
     "probes.config": {"data", "data.corpora", "data.language", "data.store"},
-    "probes.metrics": {"data", "data.corpora"},
-    "probes.results": {"data", "data.corpora", "probes.config", "probes.metrics"},
+    "probes.metrics": {"data.corpora", "data.writing"},
+    "probes.results": {"data", "data.corpora", "data.writing", "probes.config", "probes.metrics"},
     "probes.models": {"data", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},
     "probes.inputs": {"data", "data.corpora", "data.store", "probes.config", "probes.models"},
     "probes.figures": {"probes.config", "probes.metrics", "probes.results"},
     "probes.training": {"data", "data.corpora", "probes.balancing", "probes.config", "probes.inputs", "probes.models"},
-    "probes.tasks": {"data", "data.corpora", "probes.config", "probes.metrics", "probes.results"},
+    "probes.tasks": {"data", "data.corpora", "data.writing", "probes.config", "probes.metrics", "probes.results"},
     "probes.objectives": {
         "data",
         "data.corpora",
@@ -172,7 +172,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.reports",
         "probes.results",
     },
-    "data.files": {"data"},
+    "data.files": {"data", "data.writing"},
+    "data.writing": set(),
     "data.latents": {"data", "data.store"},
     "data.export": {"data", "data.corpora", "data.store"},
     "probes.evaluation": {
@@ -191,7 +192,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "permafrost.batches": {
         "data",
-        "data.store",
         "extract",
         "permafrost",
         "permafrost.display",
@@ -207,10 +207,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 NO_TORCH = {
     "data", "data.corpora", "data.export", "data.language", "data.latents", "data.store", "data.readers",
-    "probes.config", "probes.results", "probes.metrics", "probes.search", "probes.figures", "probes.reports",
-    "probes.tasks", "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.proven_cut",
-    "extract.shard_writer", "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
-    "permafrost.batches", "permafrost.named_runs",
+    "data.writing", "probes.config", "probes.results", "probes.metrics", "probes.search", "probes.figures",
+    "probes.reports", "probes.tasks", "extract.tokenization", "extract.backbones.tokenizer",
+    "extract.finetuning.proven_cut", "extract.shard_writer", "extract.text_latents", "permafrost.stage_one",
+    "probes.variants.latent_workspace", "permafrost.batches", "permafrost.named_runs",
 }  # fmt: skip
 """Sub-packages, and modules of others, that work where torch is absent; with them, all that a warm start needs."""
 

@@ -96,8 +96,8 @@ class Corpus:
     """Kind of target of the rows."""
 
     language: str = ""
-    """Language by whose rules answers are compared, a key of :data:`permafrost.data.script.LANGUAGES`; empty takes the
-    rules for the script of each context."""
+    """Language by whose rules answers are compared, a key of
+    :data:`permafrost.data.writing.script.LANGUAGES`; empty takes the rules for the script of each context."""
 
     source: str = ""
     """How a file was read, in a line: format, columns, target; empty for a named corpus."""

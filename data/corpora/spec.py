@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from permafrost.data.corpora.records import SPLITS
-from permafrost.data.script import LANGUAGES
+from permafrost.data.plugin_registry import is_known, unknown_name
+from permafrost.data.plugins import Reader
 from permafrost.data.spec import SpecError, nearest
+from permafrost.data.writing.script import LANGUAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,10 @@ class CorpusSpec:
     """Your own file: delimited text (csv, tsv, txt), json, jsonl, parquet, Arrow or xlsx; text may be compressed by gz,
     zst, xz or bz2. Or a folder with a file per split, whose names hold train, dev, val, valid, validation or test. For
     tags: a file with a word per line, or lists of words and tags. For answers: JSON in SQuAD format, or a table."""
+
+    reader: str = ""
+    """Reader of your own for the files of path, by name. Empty takes the one that is named as their suffix, if there is
+    one; formats of ours need none."""
 
     columns: tuple[str, ...] = ()
     """Your columns in order: one text or two, then the target, e.g. first,second,score; by name, or by position from 1,
@@ -145,6 +151,10 @@ class CorpusSpec:
 
             if self.target not in TARGETS:
                 raise SpecError(f"target = '{self.target}': {nearest(self.target, ['', *TARGETS])}")
+        if self.reader and (self.reader in Reader.built_in or not is_known(Reader, self.reader)):
+            raise SpecError(f"reader = '{self.reader}': {unknown_name(Reader, self.reader, ())}")
+        if self.reader and not self.path:
+            raise SpecError(f"reader = '{self.reader}' reads the files of path; set path too.")
         if self.language and self.language not in LANGUAGES:
             raise SpecError(f"language = '{self.language}': {nearest(self.language, ['', *LANGUAGES])}")
         if self.name and self.path:

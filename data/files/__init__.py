@@ -1,5 +1,5 @@
 """Files as people have them: compression, encodings, delimiters and formats, to typed rows with their places.
 
-May import: data.
+May import: data, data.writing.
 Start reading at table.py, open_table.
 """

@@ -1,13 +1,15 @@
-"""Rows of files that hold columns with types: parquet, Arrow, and the first sheet of an xlsx workbook."""
+"""Rows of files that hold columns with types: parquet, Arrow, xlsx, and what readers from outside read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.errors import CorpusError
+from permafrost.data.errors import CorpusError, PermafrostError, first_line
 from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.plugin_registry import find, origin_of
+from permafrost.data.plugins import Reader
 
 
 def read_parquet(path: Path) -> Iterator[TypedRow]:
@@ -57,6 +59,36 @@ def read_xlsx(path: Path) -> Iterator[TypedRow]:
     for number, values in enumerate(rows[1:], 2):
         if any(value != "" for value in values):
             yield f"{path}:{number}", dict(zip(names, map(_cell, values), strict=True))
+
+
+def read_own(path: Path, name: str) -> Iterator[TypedRow]:
+    """Read a file by a reader from outside.
+
+    Raises:
+        CorpusError: the reader fails, or gives rows that have no names or not those of the first.
+        PluginError: there is no such reader.
+    """
+    reader, names = find(Reader, name), set[str]()
+    try:
+        for number, row in enumerate(reader.read(path), 1):
+            if not isinstance(row, Mapping) or not row:
+                raise CorpusError(f"{path}:{number}: the reader '{name}' must give a dict of columns, got {row!r:.60}.")
+            if number == 1:
+                _check_names(path, list(row))
+                names = set(row)
+            if row.keys() != names:
+                column = min(map(str, names ^ row.keys()))
+                raise CorpusError(
+                    f"{path}:{number}: the reader '{name}' gives other columns than in row 1: '{column}'."
+                )
+            yield f"{path}:{number}", dict(row)
+    except PermafrostError:
+        raise
+    except Exception as error:  # code of others can fail in any way
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise CorpusError(
+            f"{path}: the reader '{name}' ({origin_of(Reader, name)}) cannot read it ({reason})."
+        ) from error
 
 
 def _cell(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from permafrost.data.files.column_names import OTHERS, plain_name, split_of
 from permafrost.data.files.dialect import is_number
 from permafrost.data.files.json_rows import TypedRow
-from permafrost.data.script import UNSPACED
+from permafrost.data.writing.script import UNSPACED
 
 FEW_WORDS = 2.5
 """Mean number of words from which on a column holds texts."""

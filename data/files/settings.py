@@ -15,6 +15,8 @@ class FileFormat:
     quoting: str = "auto"
     header: str = "auto"
     decimal: str = "point"
+    reader: str = ""
+    """Reader from outside; empty reads by one if the file has its name for a suffix."""
 
 
 Skip = Callable[[str, str, str], None]

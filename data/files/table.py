@@ -20,6 +20,8 @@ from permafrost.data.files.encoding import find_encoding
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.opening import COMPRESSED_SUFFIXES, COMPRESSIONS, first_lines, read_sample
 from permafrost.data.files.settings import FileFormat, Skip, refuse_row
+from permafrost.data.plugin_registry import is_known
+from permafrost.data.plugins import Reader
 from permafrost.data.spec import nearest
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ Row = tuple[str, Mapping[str, str]]
 
 BLOCK_ROWS = 1 << 14
 
-Kind = Literal["parquet", "arrow", "xlsx", "jsonl", "json", "squad", "documents", "text"]
+Kind = Literal["parquet", "arrow", "xlsx", "jsonl", "json", "squad", "documents", "reader", "text"]
 
 BINARY: dict[bytes, Kind] = {
     b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow", b"PK\x03\x04": "xlsx",
@@ -64,8 +66,13 @@ class Table:
     value: Any = None
     """The content of a file that is a single JSON value."""
 
+    reader: str = ""
+    """Reader from outside."""
+
     def describe(self) -> str:
         """Return the format in words, e.g. ``tabs, no header, UTF-8``."""
+        if self.kind == "reader":
+            return f"read by '{self.reader}'"
         if self.kind != "text":
             left_out = ", ".join(
                 f"{name} ({count:,} rows)" for name, count in json_rows.foreign_splits(self.value).items()
@@ -83,6 +90,8 @@ class Table:
         """
         if self.kind in BINARY_READERS:
             yield from BINARY_READERS[self.kind](self.path)
+        elif self.kind == "reader":
+            yield from columnar.read_own(self.path, self.reader)
         elif self.kind == "documents":
             yield from read_documents(self.path, self.encoding, skip)
         elif self.kind == "jsonl":
@@ -116,6 +125,8 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
     if path.is_dir() and is_folder_of_documents(path):
         return Table(path, "documents", settings.encoding)
     sample = read_sample(path)
+    if reader := settings.reader or _reader_of_suffix(path):
+        return Table(path, "reader", reader=reader)
     for archive, (mark, start) in ARCHIVES.items():
         if sample.startswith(mark, start) and not (archive == "zip" and _is_workbook(path)):
             raise CorpusError(f"{path}: a {archive} archive; unpack it, and give the file or the folder in it.")
@@ -142,6 +153,12 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
         return Table(path, "squad" if json_rows.is_squad(value) else "json", encoding, value=value)
     known = like.dialect if like and like.kind == "text" and suffix_of(like.path) == suffix else None
     return Table(path, "text", encoding, find_dialect(lines, suffix, settings, known))
+
+
+def _reader_of_suffix(path: Path) -> str:
+    """Return the reader from outside that is named as the suffix of a file; empty if there is none."""
+    name = suffix_of(path)[1:]
+    return name if name and name not in Reader.built_in and is_known(Reader, name) else ""
 
 
 def _is_workbook(path: Path) -> bool:

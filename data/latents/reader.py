@@ -16,7 +16,8 @@ from permafrost.data.spec import nearest
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import Keys, text_keys
-from permafrost.data.store.plan import TOKENS, check_layers, resolve_layers
+from permafrost.data.store.layers import check_layers, resolve_layers
+from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.store import LatentStore

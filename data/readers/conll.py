@@ -13,7 +13,7 @@ from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.opening import lines_of
 from permafrost.data.files.table import get_field, suffix_of
 from permafrost.data.spec import nearest
-from permafrost.data.words import read_entities, tag_words
+from permafrost.data.writing.words import read_entities, tag_words
 
 WORDS = ("tokens", "words")
 

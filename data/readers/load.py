@@ -36,9 +36,9 @@ from permafrost.data.readers.reader import RULES, RecordReader
 from permafrost.data.readers.registry import CORPORA, CorpusEntry
 from permafrost.data.readers.resolve import ResolvedCorpus, resolve_corpus
 from permafrost.data.readers.sources import SplitFiles
-from permafrost.data.script import language_in_name, script_of
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import NOT_UTF_8, Segments
+from permafrost.data.writing.script import language_in_name, script_of
 
 
 def load_corpus(spec: CorpusSpec, most_rows: int | None = None) -> Corpus:

@@ -20,8 +20,8 @@ from permafrost.data.readers.conll import ColumnFile, tagged_row
 from permafrost.data.readers.resolve import file_format, line_pattern, pattern_columns
 from permafrost.data.readers.sources import SplitFiles
 from permafrost.data.readers.squad import Omissions, question_row, read_squad
-from permafrost.data.script import WORD_END, lazy_pattern
 from permafrost.data.spec import SpecError
+from permafrost.data.writing.script import WORD_END, lazy_pattern
 
 EXPECTED_COLUMNS: dict[str, tuple[str, Container[int]]] = {
     "columns": (

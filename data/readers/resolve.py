@@ -25,7 +25,7 @@ from permafrost.data.files.table import Table, open_table
 from permafrost.data.readers.conll import HEADER_TAGS, HEADER_WORDS, TAGS
 from permafrost.data.readers.layout import SAMPLE_ROWS, Layout, find_layout
 from permafrost.data.readers.sources import SplitFiles, find_files
-from permafrost.data.words import read_entities
+from permafrost.data.writing.words import read_entities
 
 GROUPS = ("text", "second", "label")
 """Groups of a regular expression that matches a line, in the order of columns."""
@@ -97,7 +97,7 @@ def _with_target(files: SplitFiles, first: Table, spec: CorpusSpec) -> tuple[Spl
     for split, path in files:
         table = open_table(path, file_format(spec), first)
         names = {name for _, fields in islice(table.rows(skip=lambda *_: None), 1) for name in fields}
-        is_named = table.kind in ("parquet", "arrow", "xlsx", "jsonl") or table.dialect.header
+        is_named = table.kind in ("parquet", "arrow", "xlsx", "jsonl", "reader") or table.dialect.header
         if split in ("", "train") or not names or not is_named or target in names:
             kept.append((split, path))
         else:
@@ -108,7 +108,7 @@ def _with_target(files: SplitFiles, first: Table, spec: CorpusSpec) -> tuple[Spl
 def file_format(spec: CorpusSpec) -> FileFormat:
     """Return what a spec says of how its files are written; a regular expression reads whole lines."""
     delimiter = "none" if line_pattern(spec.columns) else spec.delimiter
-    return FileFormat(spec.encoding, delimiter, spec.quoting, spec.header, spec.decimal)
+    return FileFormat(spec.encoding, delimiter, spec.quoting, spec.header, spec.decimal, spec.reader)
 
 
 def line_pattern(columns: Sequence[str]) -> re.Pattern[str] | None:

@@ -5,9 +5,12 @@ Its fingerprint names the folder of the store.
 
 import json
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
+from permafrost.data.digests import code_digest
 from permafrost.data.errors import CorpusError
+from permafrost.data.plugin_registry import find
+from permafrost.data.plugins import Pooling
 from permafrost.data.spec import fingerprint, plain
 from permafrost.data.store.plan import CHAT, NO_WINDOWS, SYSTEM, CapturePlan
 
@@ -52,6 +55,9 @@ class Identity:
     """True if the forward pass is in bfloat16: what transformers keeps in float32, such as the frequencies of rotary
     positions, stays so; else None. Stores without it were computed with that rounded too."""
 
+    poolings: str | None = None
+    """Poolings from outside this package and digests of their code, as JSON; None if the plan has none."""
+
     @classmethod
     def of(
         cls, plan: CapturePlan, *, weights: str, tokenizer: str, compute_dtype: str, stored_dtype: str
@@ -76,6 +82,7 @@ class Identity:
             add_special_tokens=None if plan.add_special_tokens else False,
             pools_text=True if plan.pools_text else None,
             keeps_float32=True if compute_dtype == "bfloat16" else None,
+            poolings=json.dumps(pooling_digests(plan)) if plan.own_poolings else None,
         )
 
     @property
@@ -91,12 +98,12 @@ class Identity:
     @classmethod
     def from_json(cls, values: Any) -> "Identity":
         """Build an identity from the parsed JSON of a shard; raise ``ValueError`` if it is not one."""
-        types = {field.name: field.type for field in fields(cls)}
+        types = {field.name: (get_args(field.type) or [field.type])[0] for field in fields(cls)}
         required = {field.name for field in fields(cls) if field.default is not None}
         if not isinstance(values, dict) or not required <= set(values) <= set(types):
             raise ValueError("not an identity")
         for key, value in values.items():
-            if type(value) is not types[key] and not (key not in required and type(value) is bool):
+            if type(value) is not types[key]:
                 raise ValueError(f"{key} is not of type {types[key]}")
         if values["compute_dtype"] not in COMPUTE_DTYPES:
             raise ValueError(f"compute_dtype is {values['compute_dtype']!r}")
@@ -130,6 +137,15 @@ class Identity:
         return [key for key in vars(self) if values.get(key) != other_values.get(key)]
 
 
+def pooling_digests(plan: CapturePlan) -> dict[str, str]:
+    """Return pooling from outside -> digest of its code.
+
+    Raises:
+        PluginError: one of them is not installed.
+    """
+    return {name: code_digest(find(Pooling, name).function) for name in plan.own_poolings}
+
+
 OUTDATED = {"pools_text", "keeps_float32"}
 """Fields of an identity that say how latents are computed; the backbone is the same where these differ."""
 
@@ -151,6 +167,11 @@ def check_same_latents(found: Identity, trained: Identity, origin: str, backbone
         raise CorpusError(
             f"{origin}: this run was trained on latents of an earlier version, which computed those of "
             f"'{backbone}' in another way ({', '.join(differences)}); run the recipe again."
+        )
+    if differences == ["poolings"]:
+        raise CorpusError(
+            f"{origin}: the poolings that this run was trained on ({trained.poolings}) are not those installed here "
+            f"({found.poolings}); install the version that the run used, or run the recipe again."
         )
     if differences:
         raise CorpusError(

@@ -5,13 +5,20 @@ machine: digests for names, a dtype for ``auto``.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from permafrost.data.plugin_registry import NAME, is_known, unknown_name
+from permafrost.data.plugins import Pooling
 from permafrost.data.spec import SpecError
+from permafrost.data.store.layers import check_layers, resolve_layers
 
-View = Literal["last", "text_last", "mean", "weighted_mean", "cls", "max", "sum", "tokens"]
+VIEWS = Pooling.built_in
+"""Views of this package; others are poolings from outside."""
+
+VIEW_NAME = NAME
+"""A valid name of a view."""
 
 TOKENS = "tokens"
 """The only view that is not pooled: it keeps every token of a text."""
@@ -19,7 +26,7 @@ TOKENS = "tokens"
 TEXT_LAST: Final = "text_last"
 """The view that is the last token of the text itself, not of the template nor a special token."""
 
-SUMMARIES: tuple[View, ...] = ("mean", "weighted_mean", "max", "sum")
+SUMMARIES = ("mean", "weighted_mean", "max", "sum")
 """Views over many tokens: of the text alone if the template has words around it, else special tokens included."""
 
 TEXT = "{text}"
@@ -39,9 +46,6 @@ Columns = Mapping[str, tuple[int, ...]]
 
 NO_WINDOWS = -1
 """Stride of a plan that does not split texts into windows."""
-
-LAYER_PATTERN = re.compile(r"all|(?P<first>-?\d+)(?:\.\.(?P<last>-?\d+))?")
-"""Selection of layers in a recipe: ``all``, an index, or a range such as ``1..-1``."""
 
 REWORDINGS = ("lower_case", "no_final_stop")
 
@@ -88,11 +92,12 @@ class CapturePlan:
     rewording: tuple[str, ...] = ()
     """Changes to a text before the template: lower_case, no_final_stop, or OLD=NEW for a whole word."""
 
-    views: tuple[View, ...] = ("mean",)
+    views: tuple[str, ...] = ("mean",)
     """How the hidden states of a text become latents; several views cost one forward pass. "last" and "cls" are the
     last and the first token of all, "text_last" is the last token that covers characters of the text. "mean",
     "weighted_mean", "max" and "sum" are over all tokens, special ones included; if the template has words around the
-    text, over the tokens of the text alone. "tokens" keeps every token, with its id and its span of characters."""
+    text, over the tokens of the text alone. "tokens" keeps every token, with its id and its span of characters. A
+    pooling of your own goes by its name."""
 
     layers: tuple[int, ...] | str = "all"
     """Layers to keep: "all", a list, or a range such as "1..-1". 0 is the embedding output, k the output of block k;
@@ -150,6 +155,14 @@ class CapturePlan:
             raise SpecError("views must name at least one.")
         if len(set(self.views)) < len(self.views):
             raise SpecError(f"views names one twice: {list(self.views)}.")
+        for view in self.own_poolings:
+            if not is_known(Pooling, view):
+                raise SpecError(f"views = '{view}': {unknown_name(Pooling, view)}")
+            if self.overlap != NO_WINDOWS:
+                raise SpecError(
+                    f"views has '{view}', a pooling that cannot be made of the windows of a text: set "
+                    'truncation = "cut" or "refuse".'
+                )
         if TOKENS in self.views and self.rewording:
             raise SpecError(
                 "views has tokens, whose character spans refer to the text as it is, and rewording changes the text: "
@@ -173,10 +186,23 @@ class CapturePlan:
         return changed if limit < self.token_limit else ""
 
     @property
-    def text_views(self) -> tuple[View, ...]:
+    def own_poolings(self) -> tuple[str, ...]:
+        """Views that are poolings from outside this package, in alphabetical order."""
+        return tuple(sorted(set(self.views) - set(VIEWS)))
+
+    @property
+    def text_views(self) -> tuple[str, ...]:
         """Views that see the tokens of the text alone, and neither words of the template nor special tokens."""
         has_words = self.template != TEXT and self.template.count(TEXT) < 2  # of two occurrences, all see the second
-        return (TEXT_LAST, *SUMMARIES) if has_words else (TEXT_LAST,)
+        return (TEXT_LAST, *SUMMARIES, *self.own_poolings) if has_words else (TEXT_LAST,)
+
+    @property
+    def same_store(self) -> "CapturePlan":
+        """A plan that is equal for plans whose latents are in one store, of one forward pass: others may differ in
+        views and layers.
+        """
+        views = *self.own_poolings, "mean" if self.pools_text else "last"
+        return replace(self, views=views, layers="all")
 
     @property
     def pools_text(self) -> bool:
@@ -252,49 +278,3 @@ def check_template(template: str, system: str) -> None:
         raise SpecError(
             f'template = {template!r} {problem}; set both or none, or set template = "chat", which needs no {{system}}.'
         )
-
-
-def check_layers(wanted: tuple[int, ...] | str) -> None:
-    """Raise a :class:`SpecError` if ``wanted`` is not a valid selection of layers."""
-    if isinstance(wanted, str) and not LAYER_PATTERN.fullmatch(wanted):
-        raise SpecError(f"layers must be all, a list, or a range as 1..-1, got '{wanted}'.")
-    if not wanted:
-        raise SpecError("layers must name at least one.")
-    if not isinstance(wanted, str) and len(set(wanted)) < len(wanted):
-        raise SpecError(f"layers names one twice: {list(wanted)}.")
-
-
-def resolve_layers(wanted: tuple[int, ...] | str, known: Sequence[int]) -> tuple[int, ...]:
-    """Return the selected layers as sorted indices.
-
-    Args:
-        wanted: ``all``, a list, a single layer, or a range ``first..last`` that includes both ends.
-        known: existing layers, ascending; negative indices in ``wanted`` count from its end.
-
-    Raises:
-        SpecError: a layer does not exist or is named twice, or a range is descending.
-    """
-    if wanted == "all":
-        return tuple(known)
-    if isinstance(wanted, str):
-        match = LAYER_PATTERN.fullmatch(wanted)
-        assert match
-        first = _resolve_layer(int(match["first"]), known)
-        last = _resolve_layer(int(match["last"]), known) if match["last"] else first
-        if first > last:
-            raise SpecError(f"the layers {wanted} go from {first} down to {last}.")
-        return tuple(layer for layer in known if first <= layer <= last)
-    resolved = sorted(_resolve_layer(layer, known) for layer in wanted)
-    if len(set(resolved)) < len(resolved):
-        raise SpecError(f"layers names one twice: {list(wanted)}.")
-    return tuple(resolved)
-
-
-def _resolve_layer(layer: int, known: Sequence[int]) -> int:
-    if layer < 0 and -layer <= len(known):
-        return known[layer]
-    if layer not in known:
-        consecutive = len(known) == known[-1] - known[0] + 1
-        legal = f"{known[0]} to {known[-1]}" if consecutive else ", ".join(map(str, known))
-        raise SpecError(f"layer {layer} is out of range: there are layers {legal}.")
-    return layer

@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.ragged import NO_SPAN
 from permafrost.data.store.errors import FORMAT, OtherVersionError
-from permafrost.data.store.plan import TOKENS, View
+from permafrost.data.store.plan import TOKENS, VIEW_NAME
 
 SUFFIX = ".h5"
 
@@ -138,7 +138,7 @@ def read_regions(
     pooled = set(columns) - {TOKENS}
     groups = {"latents"} if pooled else set()
     groups |= {"tokens"} & set(columns)
-    if set(columns) - set(get_args(View)) or _members(file) != {"keys", "lengths"} | groups:
+    if not all(map(VIEW_NAME.fullmatch, columns)) or _members(file) != {"keys", "lengths"} | groups:
         raise ValueError("it holds other things than latents")
     if pooled and _members(file["latents"]) != pooled:
         raise ValueError("its views are not those it declares")

@@ -6,6 +6,7 @@ A pooling is a pure function. ``hidden`` is ``[..., text, token, width]`` in flo
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.plugin_registry import PluginError, Registered
+from permafrost.data.plugins import Pooling
 from permafrost.data.ragged import Counts, concatenate_ranges, offsets_from_lengths
 from permafrost.data.store.plan import TOKENS, Columns, union_of_columns
 from permafrost.extract.tokenization.token_batch import TokenBatch
@@ -58,7 +61,65 @@ def pool_max(hidden: Tensor, mask: Tensor) -> Tensor:
     return _fill_padding(hidden, mask, -torch.inf).amax(-2)
 
 
-POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LENGTHS, WIDTH = (5, 1, 9, 2), 4
+"""Lengths of the texts that a pooling is tried on, and the width of their random states."""
+
+TOLERANCE = 1e-9
+"""Largest difference in float64 of a text pooled with others and alone; the states are of size 1."""
+
+
+@cache
+def checked_pooling(name: str, part: Pooling) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a pooling, from ``[..., text, token, width]`` and ``[text, token]`` to ``[..., text, width]``.
+
+    Raises:
+        PluginError: a text gets another latent beside longer ones than alone, or the output has another shape.
+    """
+
+    def pool(hidden: Tensor, mask: Tensor) -> Tensor:
+        layers = hidden.reshape(-1, *hidden.shape[-3:])
+        return torch.stack([_pool_layer(name, part, layer, mask) for layer in layers]).reshape(
+            *hidden.shape[:-2], hidden.shape[-1]
+        )
+
+    _check(name, pool)
+    return pool
+
+
+def _pool_layer(name: str, part: Pooling, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Pool one layer, ``[text, token, width]``; the tokens of each text, which follow one another, are put first."""
+    counts, steps = mask.sum(1)[:, None], torch.arange(max(1, int(mask.sum(1).max())), device=mask.device)
+    tokens = (mask.int().argmax(1)[:, None] + steps).clamp(max=mask.shape[1] - 1)
+    real = steps < counts
+    first = hidden[torch.arange(len(hidden), device=mask.device)[:, None], tokens].masked_fill(~real[..., None], 0)
+    pooled = part.function(first, real)
+    expected = (len(hidden), hidden.shape[-1])
+    if not isinstance(pooled, Tensor) or pooled.shape != expected or pooled.dtype != hidden.dtype:
+        found = f"{pooled.dtype} {list(pooled.shape)}" if isinstance(pooled, Tensor) else type(pooled).__name__
+        raise PluginError(
+            f"the pooling '{name}' must return a tensor of {hidden.dtype} and shape {list(expected)} for states of "
+            f"shape {list(first.shape)}, got {found}."
+        )
+    return pooled
+
+
+def _check(name: str, pool: Callable[[Tensor, Tensor], Tensor]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(len(LENGTHS), max(LENGTHS), WIDTH, generator=generator, dtype=torch.float64)
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    with torch.no_grad():
+        together = pool(hidden, mask)
+        alone = [pool(hidden[n : n + 1, :size], mask[n : n + 1, :size]) for n, size in enumerate(LENGTHS)]
+    difference = (together - torch.cat(alone)).abs().amax(1)
+    for text, size in enumerate(LENGTHS):
+        if not difference[text] <= TOLERANCE:  # NaN too
+            raise PluginError(
+                f"the pooling '{name}' gives a text of {size} tokens another latent beside one of {max(LENGTHS)} than "
+                f"alone (they differ by {difference[text]:.2g}): use its second argument, which is False for padding."
+            )
+
+
+OURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "last": pool_last,
     "text_last": pool_last,
     "mean": pool_mean,
@@ -67,6 +128,8 @@ POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max": pool_max,
     "sum": pool_sum,
 }
+
+POOLINGS = Registered(OURS, Pooling, checked_pooling)
 """View -> its pooling."""
 
 SHARES: dict[str, Callable[[Counts, Counts, Counts], NDArray[Any]]] = {

@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, CapturePlan, Columns
+from permafrost.data.plugin_registry import find
+from permafrost.data.plugins import Pooling
+from permafrost.data.store.plan import NO_WINDOWS, TOKENS, VIEWS, CapturePlan, Columns
 from permafrost.data.text import Segments, Text
 from permafrost.extract.architecture.discover import call, hidden_states
 from permafrost.extract.backbones.load import Backbone
@@ -246,7 +248,16 @@ def reference_latents(
     exact = states.to("cpu", torch.float64)
     latents = {}
     for view, layers in columns.items():
-        chosen = own if view == "text_last" or (words and view in OVER_MANY) else seen
+        over_many = view in OVER_MANY or view not in VIEWS
+        chosen = own if view == "text_last" or (words and over_many) else seen
         tokens = exact[:, list(chosen)]
-        latents[view] = (tokens if view == TOKENS else POOLINGS[view](tokens))[list(layers)].numpy()
+        latents[view] = (tokens if view == TOKENS else _pooled(view, tokens))[list(layers)].numpy()
     return latents
+
+
+def _pooled(view: str, tokens: Tensor) -> Tensor:
+    """Pool the tokens of one text, ``[layer, token, width]``; one from outside is given each layer alone, unpadded."""
+    if view in POOLINGS:
+        return POOLINGS[view](tokens)
+    function, mask = find(Pooling, view).function, torch.ones(1, tokens.shape[1], dtype=torch.bool)
+    return torch.cat([function(layer[None], mask) for layer in tokens])

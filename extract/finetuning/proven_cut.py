@@ -5,7 +5,8 @@ from pathlib import Path
 
 from permafrost.data.memo import Memo
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec, resolve_layers
+from permafrost.data.store.layers import resolve_layers
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.finetuning.cut import Batching, Cut, CutRoad, count_frozen, proof_key

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from permafrost.data.script import MARKS, SENTENCE_ENDS, WORD_END, WORD_START, is_unspaced, unbreakable_spans
 from permafrost.data.text import TextError, quote_text
+from permafrost.data.writing.script import MARKS, SENTENCE_ENDS, WORD_END, WORD_START, is_unspaced, unbreakable_spans
 
 STOP = re.compile(rf"\s*[.!?{SENTENCE_ENDS}]+\s*$")
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.script import CHARACTER, unbreakable_spans
 from permafrost.data.store.plan import NO_WINDOWS
 from permafrost.data.text import Segments, TextError, quote_text
+from permafrost.data.writing.script import CHARACTER, unbreakable_spans
 from permafrost.extract.tokenization.token_batch import TokenizedText
 
 if TYPE_CHECKING:  # a run whose latents are all stored does without tokenizers

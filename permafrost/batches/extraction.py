@@ -1,13 +1,11 @@
 """Extraction of a batch: what all its runs need of a store is extracted in one pass, so that no text runs twice."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from permafrost.batches.plan import LoadedItem
 from permafrost.data.errors import PermafrostError
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint
-from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.extraction import extract_together
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.variants.latent_workspace import LatentRequest, LatentWorkspace, requests_of
@@ -31,7 +29,7 @@ def extract_batch(items: Iterable[LoadedItem], workspace: LatentWorkspace, progr
             progress.note(f"{item.item.name}: {error}")
             continue
         for request in requests:
-            groups.setdefault(fingerprint([_forward_plan(request.plan), request.extract]), []).append(request)
+            groups.setdefault(fingerprint([request.plan.same_store, request.extract]), []).append(request)
     return sum(_extract(requests, workspace, progress) for requests in groups.values())
 
 
@@ -52,8 +50,3 @@ def _extract(requests: Sequence[LatentRequest], workspace: LatentWorkspace, prog
     texts = len({text for _, texts in wanted for text in texts})
     progress.note(f"stage one of the batch, {backbone}: {run:,} of {texts:,} texts run")
     return run
-
-
-def _forward_plan(plan: CapturePlan) -> CapturePlan:
-    """Return what plans have in common if one forward pass serves them: they differ in views and layers."""
-    return replace(plan, views=("mean" if plan.pools_text else "last",), layers="all")

@@ -11,6 +11,7 @@ from permafrost import inspection
 from permafrost.cli import options
 from permafrost.cli.console import cell, show_facts, show_grid, show_json, show_table
 from permafrost.cli.verb import VerbApp
+from permafrost.data.plugin_registry import installed_parts
 from permafrost.data.spec import SpecError, manual, nearest, plain, read_toml
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
@@ -43,6 +44,19 @@ def recipes_command(as_json: options.JsonOption = False) -> None:
     else:
         lines = [[name, recipe.get("summary", ""), recipe.get("duration", "")] for name, recipe in recipes.items()]
         show_table(["recipe", "what it does", "duration"], lines)
+
+
+@inspect_app.command("plugins")
+def plugins_command(as_json: options.JsonOption = False) -> None:
+    """List the heads, losses, poolings, readers and metrics of other installed packages, and whether they load."""
+    heads = ["kind", "name", "package", "version", "problem"]
+    lines = [[each.kind.kind, each.name, each.package, each.version, each.problem()] for each in installed_parts()]
+    if as_json:
+        show_json({"plugins": [dict(zip(heads, line, strict=True)) for line in lines]})
+    elif lines:
+        show_table(heads, lines)
+    else:
+        print("No installed package has parts for permafrost; docs/guide/plug-ins.md shows how to write one.")
 
 
 @inspect_app.command("config")

@@ -24,6 +24,11 @@ FORMS = {
 """Loss -> its form: squared residuals, log of the variance of residuals, or negative log likelihood of classes."""
 
 
+def form_of(loss: str) -> str:
+    """Return the form of a loss; one from outside is taken for a negative log likelihood."""
+    return FORMS.get(loss, "classes")
+
+
 @dataclass(frozen=True)
 class BalancedStep:
     """Weights and gradient cosines of one step, for the log."""

@@ -11,7 +11,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from permafrost.probes.balancing.base import FORMS, BalancedStep, Balancer
+from permafrost.probes.balancing.base import BalancedStep, Balancer, form_of
 from permafrost.probes.config.multitask import BalancingSpec
 
 EVERY_STEPS = 10
@@ -74,7 +74,7 @@ class GradNorm(Balancer):
         gradients = _task_gradients([weight * loss for weight, loss in zip(weights, ordered, strict=True)], shared)
         _set_gradient(gradients.sum(0), shared)
         values = torch.stack([loss.detach() for loss in ordered])
-        logs = torch.tensor([FORMS[loss] == "log_squares" for loss in self.tasks.values()])
+        logs = torch.tensor([form_of(loss) == "log_squares" for loss in self.tasks.values()])
         self._update_weights(torch.where(logs, values.exp(), values), gradients.norm(dim=1))
         cosines = _pairwise_cosines(self.tasks, gradients @ gradients.T)
         return BalancedStep(dict(zip(self.tasks, weights, strict=True)), cosines)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from permafrost.data.spec import SpecError, nearest
-from permafrost.probes.balancing.base import FORMS, BalancedStep, Balancer
+from permafrost.probes.balancing.base import BalancedStep, Balancer, form_of
 from permafrost.probes.balancing.gradients import GradNorm, PCGrad
 from permafrost.probes.config.multitask import BalancingSpec
 
@@ -55,7 +55,7 @@ class Uncertainty(Balancer):
                 s.clamp_(*self.spec.bounds)
         log_variances, costs, weights = dict(zip(self.tasks, self.log_variances, strict=True)), [], {}
         for task, loss in losses.items():
-            s, form = log_variances[task], FORMS[self.tasks[task]]
+            s, form = log_variances[task], form_of(self.tasks[task])
             precision = torch.exp(-s) if form == "classes" else torch.exp(-s) / 2
             cost = precision * (loss.exp() if form == "log_squares" else loss)
             weights[task] = (cost if form == "log_squares" else precision).item()
@@ -85,7 +85,7 @@ def make_balancer(
 
     Args:
         spec, joint, absent: as for :func:`check_balancer`, whose errors it raises.
-        tasks: task -> name of its loss, a key of :data:`FORMS`.
+        tasks: task -> name of its loss.
         shared: parameters that all tasks share; those frozen from the start have ``requires_grad`` unset.
         generator: random generator of pcgrad, used by nothing else.
     """

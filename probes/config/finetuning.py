@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, check_layers, resolve_layers
+from permafrost.data.store.layers import check_layers, resolve_layers
+from permafrost.data.store.plan import CapturePlan
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Settings of ``[probe]``: the inputs of a probe, its encoder, layer mixer and head."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
+from permafrost.data.plugin_registry import is_known, unknown_name
+from permafrost.data.plugins import Head
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import check_layers
+from permafrost.data.store.layers import check_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,18 @@ class ProbeSpec:
     combined, by "last", "softmax", "concat", "attention", "self_attention" or "unified" (one embedding of all
     layers)."""
 
-    head: Literal["auto", "cosine", "regression", "classes", "labels", "tags", "span"] = "auto"
+    head: str = "auto"
     """Prediction from the combined layers: the "cosine" of two texts; a score ("regression"), one of several "classes"
     or any number of "labels", from the features of one or two texts; "tags", one per word; the "span" of an answer.
-    "auto" selects by the corpus's targets."""
+    "auto" selects by the corpus's targets. A head of your own goes by its name; of two texts, it reads the features of
+    product."""
+
+    head_options: dict[str, object] = field(default_factory=dict)
+    """Arguments of a head of your own, by name, e.g. {width = 64}."""
 
     hidden: int = 0
-    """Width of the hidden layer of the heads "classes", "labels" and "regression"; 0 makes them linear."""
+    """Width of the hidden layer of the heads "classes", "labels" and "regression"; 0 makes them linear. A head of your
+    own has its sizes in head_options."""
 
     activation: Literal["gelu", "relu"] = "gelu"
     """Activation of a head's hidden layer."""
@@ -90,6 +97,10 @@ class ProbeSpec:
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
+        if self.head not in Head.built_in and not is_known(Head, self.head):
+            raise SpecError(f"head = '{self.head}': {unknown_name(Head, self.head)}")
+        if self.head in Head.built_in and self.head_options:
+            raise SpecError(f"head_options are for a head of your own, and head = '{self.head}'; leave them out.")
         if not self.code or not all(0 < fraction <= 1 for fraction in self.code):
             raise SpecError(f"code must be one or more fractions in (0, 1], got {list(self.code)}.")
         if self.encoder in ("none", "lowrank") and self.code != (1.0,):

@@ -17,7 +17,8 @@ class TrainSpec:
     tags, "binary_cross_entropy" (the mean over labels) for label sets, "span" for answers (the mean of the
     cross-entropies of the start and end positions), and "multiple_negatives_ranking" for pairs to rank: the
     cross-entropy of choosing the relevant passage by 20 times the cosine, among the passages of the batch. Passages
-    that are relevant to the same query are left out, and each pair brings up to 4 irrelevant ones of its query."""
+    that are relevant to the same query are left out, and each pair brings up to 4 irrelevant ones of its query. A loss
+    of your own goes by its name."""
 
     class_weights: Literal["none", "balanced"] = "none"
     """Weights of classes or labels in the loss. "balanced" multiplies the loss of a row by rows / (classes * rows of
@@ -83,7 +84,11 @@ class TrainSpec:
     "accuracy" for classes, "mean_average_precision" for label sets, "f1" for tags and answers, and "ndcg@10" for pairs
     to rank. Others are "pearson" for scores; "macro_f1" for classes and, of two classes, "f1", that of the second;
     "micro_f1", "macro_f1" and "subset_accuracy" for label sets; "precision", "recall" and "accuracy" for tags;
-    "exact_match" for answers; "map", "mrr", "precision@1" and "recall@10" for pairs to rank."""
+    "exact_match" for answers; "map", "mrr", "precision@1" and "recall@10" for pairs to rank. A metric of your own goes
+    by its name; greater must be better."""
+
+    extra_metrics: tuple[str, ...] = ()
+    """Metrics of your own that are measured beside the others, by name."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:

@@ -17,7 +17,7 @@ from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.token_inputs import read_inputs
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.results.metric_row import MetricRow
-from permafrost.probes.tasks.registry import Problem
+from permafrost.probes.tasks.registry import Problem, find_own_metrics
 from permafrost.probes.variants.combine_seeds import mean_predictions, predict_splits, reference_cosines
 from permafrost.probes.variants.metric_rows import cosine_rows, reference_rows, variant_rows
 from permafrost.probes.variants.trained_variant import TrainedTask
@@ -75,8 +75,14 @@ def evaluated_task(run: LoadedRun, variant: str, metric: str, corpus: Corpus, in
         variant: name of the run's chosen variant.
         metric: the run's selection metric.
     """
-    problem = Problem(corpus=corpus, task=run.task, head=run.task.head(run.recipe.probe, run.texts_per_row), loss="",
-        metric=metric)  # fmt: skip
+    problem = Problem(
+        corpus=corpus,
+        task=run.task,
+        head=run.task.head(run.recipe.probe, run.texts_per_row),
+        loss="",
+        metric=metric,
+        own_metrics=find_own_metrics(run.task, run.recipe.train),
+    )
     predicted, seeds = predict_splits(run.probe, inputs, corpus), run.seeds
     if run.untrained:
         predicted = {split: values[:0] for split, values in predicted.items()}

@@ -14,6 +14,14 @@ MOST_SCALING = np.log(100.0)
 """Largest absolute logarithm of a temperature."""
 
 
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the softmax of logits ``[row, class]``."""
+    import torch  # loaded already by whoever has logits; pages and checks of recipes have none
+
+    values: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits), 1).numpy()
+    return values
+
+
 def fit_temperature(logits: NDArray[Any], target: NDArray[Any]) -> float:
     """Return the temperature by which logits are divided, that with the lowest log loss on validation rows.
 

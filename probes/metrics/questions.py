@@ -2,7 +2,7 @@
 
 import re
 
-from permafrost.data.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START, lazy_pattern, script_of
+from permafrost.data.writing.script import SENTENCE_ENDS, UNSPACED, WORD_END, WORD_START, lazy_pattern, script_of
 from permafrost.probes.metrics.squad import normalize_answer
 
 QUESTION_WORD = lazy_pattern(

@@ -18,7 +18,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from permafrost.data.script import UNBREAKABLE, is_mark, script_of
+from permafrost.data.writing.script import UNBREAKABLE, is_mark, script_of
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -115,7 +115,7 @@ def exact_match(answer: str, gold: str, context: str = "", language: str = "") -
         answer: the predicted answer.
         gold: the gold answer.
         context: text that contains them, whose script selects the rules; if empty, the script of both answers does.
-        language: whose rules apply instead, a key of :data:`permafrost.data.script.LANGUAGES`.
+        language: whose rules apply instead, a key of :data:`permafrost.data.writing.script.LANGUAGES`.
     """
     rules = language or script_of(context or f"{answer} {gold}")
     return float(normalize_answer(answer, rules) == normalize_answer(gold, rules))

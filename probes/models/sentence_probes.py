@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.layerwise import Dropout, LayerwiseLowRank, linear_layers
 from permafrost.probes.models.mixers import CODE_MIXERS, code_mixer, mixed_width
+from permafrost.probes.models.own_head import own_head
 from permafrost.probes.models.pair_features import cosine_matrix, cosines, difference_features, pair_features
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import MemberLayout, SharedReads, TextStates, both_texts
@@ -76,7 +77,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.R
 
 
 class FeatureProbe(Probe):
-    """Numbers predicted from one text, or from the features of two; the head is linear, or has one hidden layer."""
+    """Numbers predicted from one text, or from the features of two; the head is linear, has one hidden layer, or is
+    one from outside.
+    """
 
     def __init__(self, spec: ProbeSpec, layout: MemberLayout, sides: int, outputs: int) -> None:
         super().__init__(spec, layout, sides, outputs)
@@ -85,9 +88,14 @@ class FeatureProbe(Probe):
         self.pair = pair_features if spec.product else difference_features
         factor = (4 if spec.product else 3) if sides == 2 else 1
         self.features = mixed_width(spec.mixer, layout, self.encoder.code) * factor
-        sizes = [self.features, spec.hidden, outputs] if spec.hidden else [self.features, outputs]
-        layers = linear_layers(len(layout.members), sizes, spec.dropout, ACTIVATIONS[spec.activation])
-        self.head = nn.Sequential(Dropout(spec.dropout), *layers)
+        self.head = nn.Sequential(Dropout(spec.dropout), *self._head_modules())
+
+    def _head_modules(self) -> list[nn.Module]:
+        spec, members = self.spec, len(self.layout.members)
+        if own := own_head(spec, members, self.features, self.outputs):
+            return [own]
+        sizes = [self.features, spec.hidden, self.outputs] if spec.hidden else [self.features, self.outputs]
+        return linear_layers(members, sizes, spec.dropout, ACTIVATIONS[spec.activation])
 
     def forward(self, texts: Sequence[TextStates], reads: SharedReads) -> Tensor:
         """One or two of ``[distinct, row, width]`` -> ``[member, row, output]``."""

@@ -12,25 +12,27 @@ from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.context import CONTEXTS
 from permafrost.probes.models.layerwise import Dropout
 from permafrost.probes.models.mixers import code_mixer, mixed_width
+from permafrost.probes.models.own_head import own_head
 from permafrost.probes.models.pair_features import SCALE, best_cosines
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import MemberLayout, RaggedStates, SharedReads
 
 
 class TokenHead(nn.Module):
-    """Linear map over mixed token states, after a context model if the spec has one."""
+    """Linear map over mixed token states, or a head from outside; after a context model if the spec has one."""
 
     def __init__(self, spec: ProbeSpec, inputs: int, outputs: int) -> None:
         super().__init__()
         build = CONTEXTS.get(spec.context)
         self.context = build(inputs, spec.context_width, spec.dropout, spec.context_blocks) if build else None
         self.dropout = Dropout(spec.dropout)
-        self.out = nn.Linear(self.context.code if self.context else inputs, outputs)  # type: ignore[arg-type]
+        width = int(self.context.code) if self.context else inputs  # type: ignore[arg-type]
+        self.out = own_head(spec, 1, width, outputs) or nn.Linear(width, outputs)
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """``[token, input]`` -> ``[token, output]``."""
         states = self.context(x, lengths) if self.context else x
-        outputs: Tensor = self.out(self.dropout(states[None])[0])
+        outputs: Tensor = self.out(self.dropout(states[None]))[0]
         return outputs
 
 

@@ -13,7 +13,6 @@ from permafrost.probes.models.sentence_probes import ClassProbe, RegressionProbe
 from permafrost.probes.models.shared_reads import MemberLayout
 from permafrost.probes.models.token_probes import SpanProbe, TagProbe
 from permafrost.probes.objectives.base import Objective, RowObjective
-from permafrost.probes.objectives.losses import RANKING_LOSS
 from permafrost.probes.objectives.ranking import RankObjective
 from permafrost.probes.objectives.tokens import SpanObjective, WordObjective
 
@@ -36,15 +35,15 @@ def objective_of(
     inputs: ProbeInputs,
     rows: Rows,
     weights: NDArray[np.float32] | None = None,
-    loss_name: str = "",
+    ranks: bool = False,
 ) -> Objective:
     """Return the objective of a probe on some rows.
 
     Args:
         weights: of the classes or labels in the loss.
-        loss_name: name of the loss of a training; empty if nothing is trained.
+        ranks: whether to train on pairs to rank: batches hold relevant pairs, and other passages beside them.
     """
-    if loss_name == RANKING_LOSS:
+    if ranks:
         return RankObjective(inputs, rows)
     objective = OBJECTIVES.get(type(probe))
     return objective(inputs, rows) if objective else RowObjective(inputs, rows, weights)

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from permafrost.data.plugin_registry import PluginError, Registered, find
+from permafrost.data.plugins import Loss
+
 SMALLEST_VARIANCE = 1e-8
 """Added to the variance, so that a perfect batch has a finite loss."""
 
@@ -79,9 +82,9 @@ def span_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: ``[..., text, token, 2]``; -inf for tokens that no answer can contain.
-        target: ``[text, 2]``, token indices.
+        target: ``[..., text, 2]``, token indices.
     """
-    return cross_entropy(logits.transpose(-1, -2).flatten(-3, -2), target.flatten())
+    return cross_entropy(logits.transpose(-1, -2).flatten(-3, -2), target.flatten(-2))
 
 
 def multiple_negatives_ranking(scores: Tensor, target: Tensor) -> Tensor:
@@ -97,7 +100,25 @@ def multiple_negatives_ranking(scores: Tensor, target: Tensor) -> Tensor:
     return cross_entropy(SCALE * scores, target)
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
+def own_loss(name: str, part: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss from outside as one of stacked members, each of which it is given alone: ``[member]``."""
+
+    def loss(prediction: Tensor, target: Tensor) -> Tensor:
+        return torch.stack([of_member(*pair) for pair in zip(prediction, target, strict=True)])
+
+    def of_member(prediction: Tensor, target: Tensor) -> Tensor:
+        value = part.function(prediction, target)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise PluginError(f"the loss '{name}' must return a tensor of one number for a batch, got {found}.")
+        if not value.requires_grad and prediction.requires_grad:
+            raise PluginError(f"the loss '{name}' has no gradient: compute it from the prediction by torch alone.")
+        return value.reshape(())
+
+    return loss
+
+
+OURS: dict[str, Callable[..., Tensor]] = {
     "mse": mse,
     "log_variance": log_variance,
     "cross_entropy": cross_entropy,
@@ -105,7 +126,14 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "span": span_cross_entropy,
     RANKING_LOSS: multiple_negatives_ranking,
 }
+
+LOSSES = Registered(OURS, Loss, own_loss)
 """Loss -> function of predictions and targets; those of classes and label sets take weights too."""
 
 MIN_BATCH_ROWS = {"log_variance": 2, RANKING_LOSS: 2}
-"""Minimum batch size for which a loss is defined, by name of the loss; 1 for all others."""
+"""Minimum batch size for which a loss of ours is defined, by name; 1 for all others."""
+
+
+def min_batch_rows(name: str) -> int:
+    """Return the minimum batch size for which a loss is defined."""
+    return MIN_BATCH_ROWS.get(name, 1) if name in LOSSES else find(Loss, name).min_rows

@@ -132,7 +132,8 @@ class SpanObjective(Objective):
         row_indices = single_order(rows)
         window_indices = concatenate_ranges(self.offsets[row_indices], np.diff(self.offsets)[row_indices])
         logits = self._logits(probe, reads, window_indices).float()
-        return LOSSES[loss_name](logits, torch.from_numpy(self.targets[window_indices]))
+        targets = torch.from_numpy(self.targets[window_indices])
+        return LOSSES[loss_name](logits, targets.expand(len(logits), -1, -1))
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return the best span of all windows and the null score, ``[member, row, 4]``.

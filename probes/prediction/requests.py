@@ -7,7 +7,7 @@ from pathlib import Path
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.files.opening import encoding_or
 from permafrost.data.files.settings import FileFormat
-from permafrost.data.files.table import Row, as_text, open_table
+from permafrost.data.files.table import Row, as_text, open_table, suffix_of
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.readers.layout import named_column
 from permafrost.data.readers.registry import CORPORA
@@ -192,8 +192,11 @@ def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
     pattern = patterns.pop() if len(patterns) == 1 else None
     encodings = {run.recipe.corpus.encoding for run in runs.values()}
     encoding = encoding_or(path, encodings.pop()) if len(encodings) == 1 else "auto"
+    corpora = [run.recipe.corpus for run in runs.values()]
+    readers = {corpus.reader for corpus in corpora if suffix_of(Path(corpus.path)) == suffix_of(path)}
+    reader = readers.pop() if len(readers) == 1 else ""
     if not pattern:
-        return [(origin, as_text(fields)) for origin, fields in open_table(path, FileFormat(encoding)).rows()]
+        return [(origin, as_text(row)) for origin, row in open_table(path, FileFormat(encoding, reader=reader)).rows()]
     lines = open_table(path, FileFormat(encoding, delimiter="none")).rows()
     matched = ((origin, line, pattern.fullmatch(line)) for origin, fields in lines for line in fields.values())
     return [(origin, match.groupdict(default="") if match else {"text": line}) for origin, line, match in matched]

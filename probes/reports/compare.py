@@ -141,7 +141,7 @@ def _paired_resamples(base: Tables, run: Tables) -> ResampledPair | str:
     task, other = (task_of_predictions(each.kind, each["predictions"]) for each in (base, run))
     if task is None or other is None:
         return "no predictions"
-    if base.metric != run.metric or run.metric not in task.metrics:
+    if base.metric != run.metric or not task.has_metric(run.metric):
         return "another metric"
     if base.kind != run.kind or base.split != run.split:
         return "not the same rows"

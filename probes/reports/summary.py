@@ -138,6 +138,7 @@ def provenance(run: Tables) -> Facts | None:
     sizes = number(run.record.get("bytes"))
     seconds = {name: number(value) for name, value in run.record_table("seconds").items()}
     versions, pretraining = run.record_table("versions"), run.record_table("pretraining")
+    plugins = run.record_table("plugins")
     backbones = [*run.metrics["backbone"], *backbone_titles(run).values()]
     facts: list[tuple[str, object]] = [
         *_corpus_facts(run),
@@ -149,6 +150,7 @@ def provenance(run: Tables) -> Facts | None:
         ("time", ", ".join(f"{name} {format_duration(value)}" for name, value in seconds.items() if value)),
         *((key, format_value(run.record.get(key))) for key in ("machine", "host", "commit")),
         ("versions", ", ".join(f"{name} {format_value(value)}" for name, value in versions.items() if value)),
+        ("parts of other packages", ", ".join(f"{name}: {format_value(value)}" for name, value in plugins.items())),
     ]
     known = [(cell_text(name).replace("_", " "), cell_text(value)) for name, value in facts if value not in ("", None)]
     return Facts(known) if known else None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from permafrost.data.script import JOINERS, is_mark
+from permafrost.data.writing.script import JOINERS, is_mark
 from permafrost.probes.results.formatting import decimals
 
 if TYPE_CHECKING:  # pandas takes half a second to load

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import PermafrostError
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import TOKENS, View
+from permafrost.data.store.plan import TOKENS, VIEW_NAME
 from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE, RECIPE
@@ -145,7 +145,7 @@ def _backbone_folder(path: Path, about: Mapping[str, Any]) -> Path:
 def _is_consistent(run: LoadedRun) -> bool:
     """Return whether plans, views, targets, texts per row and calibration of a run fit each other."""
     plans = {""} if run.backbone_folder else run.identities
-    if not all(column.plan in plans and column.view in get_args(View) for column in run.columns):
+    if not all(column.plan in plans and VIEW_NAME.fullmatch(column.view) for column in run.columns):
         return False
     if not run.task.is_complete(run) or run.texts_per_row not in run.task.text_counts:
         return False

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 
 from permafrost.data.atomic import temporary_path, write_atomically
 from permafrost.data.digests import digests_of_files
-from permafrost.data.spec import to_toml
+from permafrost.data.plugin_registry import origins_of
+from permafrost.data.spec import flatten_settings, plain, to_toml
 from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.names import PROBE, RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe, Variant
@@ -119,7 +120,10 @@ class RunWriter:
             write_atomically(folder / RECIPE, to_toml(self._recipe).encode())
         write_tables(folder, tables, keep_empty=names is not None)
         seconds = {"seconds": {"all": self.seconds} | record.get("seconds", {})}
-        about = {"name": self._name, "summary": self._recipe.summary if self._recipe else "", "experiment": self._kind}
+        about: dict[str, Any] = {"name": self._name, "summary": self._recipe.summary if self._recipe else ""}
+        about["experiment"] = self._kind
+        plugins = origins_of(flatten_settings(plain(self._recipe))) if self._recipe else {}
+        about |= {"plugins": plugins} if plugins else {}
         write_record(folder, environment() | about | dict(record) | seconds, names)
         from permafrost.probes.reports.report import write_report  # loads matplotlib, which no training needs
 

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.plugin_registry import Registered
+from permafrost.data.plugins import Metric
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.script import unbreakable_spans
 from permafrost.data.text import Segments
+from permafrost.data.writing.script import unbreakable_spans
 from permafrost.probes.metrics.bootstrap import bootstrap_ratio
 from permafrost.probes.metrics.calibration import NullThreshold, best_null_threshold
 from permafrost.probes.metrics.questions import closest_sentence, question_word
@@ -40,7 +42,7 @@ from permafrost.probes.tasks.base import (
     Task,
 )
 from permafrost.probes.tasks.examples import answer_examples
-from permafrost.probes.tasks.rows import align_predictions, measured_ratio, pair_of_texts
+from permafrost.probes.tasks.rows import align_predictions, measured_ratio, own_answer_metric, pair_of_texts
 
 HAS_ANSWER, NO_ANSWER = "has answer", "no answer"
 """Groups of questions of a corpus in which some have no answer."""
@@ -125,7 +127,7 @@ class Answering(Task):
     loss = "span"
     losses = ("span",)
     metric = "f1"
-    metrics: ClassVar = {"f1": token_f1, "exact_match": exact_match}
+    metrics: ClassVar = Registered({"f1": token_f1, "exact_match": exact_match}, Metric, own_answer_metric)
     heads = ("span",)
     scorer_class = AnswerScorer
     reads_tokens = True

@@ -22,6 +22,8 @@ from permafrost.data.corpora.records import RANKED as RANKED  # noqa: PLC0414
 from permafrost.data.corpora.records import SINGLE as SINGLE  # noqa: PLC0414
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plugin_registry import find, is_known
+from permafrost.data.plugins import Head, Metric
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
 from permafrost.probes.config.probe import ProbeSpec
@@ -142,10 +144,10 @@ class Task(ABC):
     """Default selection metric."""
 
     metrics: ClassVar[Mapping[str, Any]]
-    """Metric name -> what the scorer measures it with."""
+    """Metric name -> what the scorer measures it with; iteration is over ours."""
 
     heads: ClassVar[tuple[str, ...]]
-    """Heads of a probe that fit, the default first."""
+    """Heads of a probe that fit, the default first; a head from outside takes the place of the last one."""
 
     scorer_class: ClassVar[type[Scorer]]
     reads_tokens: ClassVar[bool] = False
@@ -176,16 +178,22 @@ class Task(ABC):
         """Return the scorer of a split."""
         return self.scorer_class(self.metrics, corpus, split)
 
+    def has_metric(self, name: str) -> bool:
+        """Return whether a metric fits, ours or one from outside."""
+        return name in self.metrics or (is_known(Metric, name) and self.kind in find(Metric, name).targets)
+
     def metric_names(self, corpus: Corpus) -> tuple[str, ...]:
-        """Return the metrics of a corpus."""
+        """Return our metrics of a corpus."""
         return tuple(self.metrics)
 
     def head(self, spec: ProbeSpec, texts_per_row: int) -> str:
-        """Return the name of the head.
+        """Return the name of the head; of one from outside, that of ours whose place it takes.
 
         Raises:
             SpecError: the recipe names a head that does not fit.
         """
+        if spec.head not in Head.built_in and self.kind in find(Head, spec.head).targets:
+            return self.heads[-1]
         if spec.head not in ("auto", *self.heads):
             raise SpecError(
                 f"probe.head = '{spec.head}' does not fit {self.name}; use one of: {', '.join(self.heads)}."
@@ -290,11 +298,3 @@ def parse_label(space: OutputSpace, value: str, column: str) -> str:
     if first is not None and value.isascii() and value.isdigit() and 0 <= int(value) - first < len(labels):
         return labels[int(value) - first]
     raise CorpusError(f"unknown label {value!r} in column '{column}'. {nearest(value, labels)}")
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the softmax of logits ``[row, class]``."""
-    import torch  # loaded already by whoever has logits; pages and checks of recipes have none
-
-    values: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits), 1).numpy()
-    return values

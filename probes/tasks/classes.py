@@ -1,7 +1,7 @@
 """One of several classes for a text, or for a pair of texts."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.script import WORD_END, WORD_START, lazy_pattern, units
+from permafrost.data.plugin_registry import Registered
+from permafrost.data.plugins import Metric
+from permafrost.data.writing.script import WORD_END, WORD_START, lazy_pattern, units
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.metrics.bootstrap import bootstrap_centred, bootstrap_metric
 from permafrost.probes.metrics.calibration import Temperature
@@ -23,6 +25,7 @@ from permafrost.probes.metrics.probabilities import (
     mean_loss,
     reliability,
     row_losses,
+    softmax,
 )
 from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.tasks.base import (
@@ -34,7 +37,6 @@ from permafrost.probes.tasks.base import (
     Predict,
     Prediction,
     ResampledPair,
-    softmax,
 )
 from permafrost.probes.tasks.examples import class_errors, text_names
 from permafrost.probes.tasks.rows import (
@@ -42,6 +44,7 @@ from permafrost.probes.tasks.rows import (
     RowTask,
     align_predictions,
     measured_ratio,
+    own_metric,
     pair_of_texts,
     precision_recall_f1,
     predict_items,
@@ -66,6 +69,12 @@ class ClassScorer(RowScorer):
         return np.asarray(predictions.argmax(-1))
 
 
+def _of_numbers(name: str, part: Metric) -> Callable[..., NDArray[Any]]:
+    """Return a metric from outside, which is given class numbers."""
+    metric = own_metric(name, part)
+    return lambda prediction, target: metric(prediction.astype(np.int64), target.astype(np.int64))
+
+
 class Classification(RowTask):
     """One class per text or pair."""
 
@@ -74,7 +83,7 @@ class Classification(RowTask):
     loss = "cross_entropy"
     losses = ("cross_entropy",)
     metric = "accuracy"
-    metrics: ClassVar = {"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1}
+    metrics: ClassVar = Registered({"accuracy": accuracy, "macro_f1": macro_f1, "f1": f1}, Metric, _of_numbers)
     heads = ("classes",)
     scorer_class = ClassScorer
     reference = "the commonest class of training"

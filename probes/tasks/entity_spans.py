@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Rows, Spans
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.script import SENTENCE_ENDS, unbreakable_spans
-from permafrost.data.words import CharacterSpan, split_words
+from permafrost.data.writing.script import SENTENCE_ENDS, unbreakable_spans
+from permafrost.data.writing.words import CharacterSpan, split_words
 from permafrost.probes.metrics.entities import decode_tags, entities_of
-from permafrost.probes.tasks.base import Predict, softmax
+from permafrost.probes.metrics.probabilities import softmax
+from permafrost.probes.tasks.base import Predict
 
 Entity = dict[str, Any]
 """Keys ``text``, ``start``, ``end``, ``label`` and ``probability``."""

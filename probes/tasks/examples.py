@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from permafrost.data.corpora.label_sets import read_labels
-from permafrost.data.script import is_mark, is_unspaced
+from permafrost.data.writing.script import is_mark, is_unspaced
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.metrics.entities import entities_of
 from permafrost.probes.results.formatting import decimals

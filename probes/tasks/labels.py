@@ -11,6 +11,8 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.label_sets import format_labels, parse_labels, read_labels
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plugin_registry import Registered
+from permafrost.data.plugins import Metric
 from permafrost.probes.config.names import PROBABILITY
 from permafrost.probes.metrics.bootstrap import bootstrap_metric
 from permafrost.probes.metrics.calibration import Thresholds, best_thresholds
@@ -39,9 +41,11 @@ from permafrost.probes.tasks.rows import (
     RowScorer,
     RowTask,
     align_predictions,
+    checked_number,
     precision_recall_f1,
     predict_items,
     text_columns,
+    undefined_as_nan,
 )
 
 UNCALIBRATED = 0.5
@@ -76,6 +80,19 @@ def _of_predicted(metric: LabelStatistic) -> LabelStatistic:
     return of_margins
 
 
+def _of_sets(name: str, part: Metric) -> LabelStatistic:
+    """Return a metric from outside of predicted labels, 0 or 1, as a metric of margins."""
+
+    def of_margins(margins: NDArray[Any], target: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[Any]:
+        pair = (margins >= 0).astype(np.int64), target.astype(np.int64)
+        if counts is None:
+            return np.asarray(checked_number(name, part.function(*pair)))
+        resamples = ([np.repeat(rows, times.astype(np.int64), axis=0) for rows in pair] for times in counts)
+        return np.array([undefined_as_nan(name, part, *rows) for rows in resamples])
+
+    return of_margins
+
+
 class MultiLabel(RowTask):
     """Several labels, or none, per text or pair."""
 
@@ -85,12 +102,16 @@ class MultiLabel(RowTask):
     loss = "binary_cross_entropy"
     losses = ("binary_cross_entropy",)
     metric = "mean_average_precision"
-    metrics: ClassVar = {
-        "mean_average_precision": mean_average_precision,
-        "micro_f1": _of_predicted(micro_f1),
-        "macro_f1": _of_predicted(macro_f1),
-        "subset_accuracy": _of_predicted(subset_accuracy),
-    }
+    metrics: ClassVar = Registered(
+        {
+            "mean_average_precision": mean_average_precision,
+            "micro_f1": _of_predicted(micro_f1),
+            "macro_f1": _of_predicted(macro_f1),
+            "subset_accuracy": _of_predicted(subset_accuracy),
+        },
+        Metric,
+        _of_sets,
+    )
     heads = ("labels",)
     scorer_class = LabelScorer
     reference = "the labels that at least half of the training rows have"

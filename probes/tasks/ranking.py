@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plugin_registry import Registered
+from permafrost.data.plugins import Metric
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, bootstrap_ratio
 from permafrost.probes.metrics.questions import question_word
-from permafrost.probes.metrics.ranking import RANKING_METRICS, rank_candidates, relevant_ranks
+from permafrost.probes.metrics.ranking import RANKING_METRICS, RankingMetric, rank_candidates, relevant_ranks
 from permafrost.probes.results.grid import Examples, Grid, cell_text
 from permafrost.probes.results.run_tables import first_seed
 from permafrost.probes.tasks.base import (
@@ -31,7 +33,7 @@ from permafrost.probes.tasks.base import (
     Target,
 )
 from permafrost.probes.tasks.examples import MOST_ERRORS
-from permafrost.probes.tasks.rows import RowTask, align_predictions, measured_ratio, predict_items
+from permafrost.probes.tasks.rows import RowTask, align_predictions, checked_number, measured_ratio, predict_items
 
 MOST_TABLE_ROWS = 100_000
 """Pairs that a prediction table holds; of more, it has the first ten of each query and the relevant ones."""
@@ -88,6 +90,17 @@ def has_ranking(rows: Rows) -> bool:
     return bool(np.isin(relevant, other).any())
 
 
+def _of_queries(name: str, part: Metric) -> RankingMetric:
+    """Return a metric from outside of the relevant passages of one query."""
+
+    def metric(ranks: NDArray[np.float64], relevances: NDArray[np.float64]) -> NDArray[np.float64]:
+        queries = zip(ranks, relevances, np.isfinite(ranks), strict=True)
+        values = [part.function(first[found], second[found]) for first, second, found in queries]
+        return np.array([checked_number(name, value) for value in values])
+
+    return metric
+
+
 class Ranking(RowTask):
     """The candidates of each query in the order of their cosines with it."""
 
@@ -97,7 +110,7 @@ class Ranking(RowTask):
     loss = "multiple_negatives_ranking"
     losses = ("multiple_negatives_ranking",)
     metric = "ndcg@10"
-    metrics: ClassVar = RANKING_METRICS
+    metrics: ClassVar = Registered(RANKING_METRICS, Metric, _of_queries)
     heads = ("cosine",)
     scorer_class = RankScorer
     text_counts = (2,)

@@ -11,9 +11,12 @@ from pandas.api.types import is_numeric_dtype
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.plugin_registry import find, is_known
+from permafrost.data.plugins import Loss
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.results.run_folder import ReportError
 from permafrost.probes.tasks.answers import Answering
 from permafrost.probes.tasks.base import Scorer, Task
@@ -98,6 +101,9 @@ class Problem:
     metric: str
     """Metric that selects epochs and variants."""
 
+    own_metrics: tuple[str, ...] = ()
+    """Metrics from outside that are measured too."""
+
     weights: NDArray[np.float32] | None = None
     """Weights of classes ``[class]`` or of the rows that have a label ``[label]`` in the loss; None weighs all
     alike."""
@@ -107,7 +113,7 @@ class Problem:
     @property
     def metrics(self) -> tuple[str, ...]:
         """All metrics that are measured."""
-        return self.task.metric_names(self.corpus)
+        return (*self.task.metric_names(self.corpus), *self.own_metrics)
 
     @property
     def texts_per_row(self) -> int:
@@ -121,6 +127,12 @@ class Problem:
         return self._scorers[split]
 
 
+def find_own_metrics(task: Task, train: TrainSpec) -> tuple[str, ...]:
+    """Return the metrics from outside that the settings of a training name and that fit its task."""
+    named = dict.fromkeys((train.metric, *train.extra_metrics))
+    return tuple(name for name in named if name not in ("auto", *task.metrics) and task.has_metric(name))
+
+
 def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
     """Resolve what a recipe of one task trains on its corpus.
 
@@ -131,9 +143,14 @@ def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
     task = task_of(corpus)
     loss = task.loss if recipe.train.loss == "auto" else recipe.train.loss
     metric = task.metric if recipe.train.metric == "auto" else recipe.train.metric
-    for key, value, known in (("loss", loss, task.losses), ("metric", metric, task.metric_names(corpus))):
-        if value not in known:
-            raise SpecError(f"train.{key} = '{value}' does not fit {task.name}; use one of: {', '.join(known)}.")
+    own_metrics = find_own_metrics(task, recipe.train)
+    known = (*task.metric_names(corpus), *own_metrics)
+    for key, names in {"metric": (metric,), "extra_metrics": recipe.train.extra_metrics}.items():
+        for name in names:
+            if name not in known:
+                raise SpecError(f"train.{key} = '{name}' does not fit {task.name}; use one of: {', '.join(known)}.")
+    if loss not in task.losses and not (is_known(Loss, loss) and task.kind in find(Loss, loss).targets):
+        raise SpecError(f"train.loss = '{loss}' does not fit {task.name}; use one of: {', '.join(task.losses)}.")
     texts_per_row = int(corpus.split("train").texts.shape[1])
     head = task.head(recipe.probe, texts_per_row)
     weights = task.balanced_weights(corpus.split("train")) if recipe.train.class_weights == "balanced" else None
@@ -142,7 +159,14 @@ def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
             f'train.class_weights = "balanced" weighs classes or labels, which {task.name} has not; set '
             'train.class_weights = "none".'
         )
-    return Problem(corpus=corpus, task=task, head=head, loss=loss, metric=metric, weights=weights)
+    if weights is not None and loss not in task.losses:
+        raise SpecError(
+            f"the loss '{loss}' takes no weights of classes; set train.class_weights = \"none\", or use "
+            f"{' or '.join(task.losses)}."
+        )
+    return Problem(
+        corpus=corpus, task=task, head=head, loss=loss, metric=metric, own_metrics=own_metrics, weights=weights
+    )
 
 
 def check_probe(spec: ProbeSpec, problem: Problem, views: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Shared parts of tasks: one target per row of a text or a pair, tables of two runs, metrics of groups of rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
+from permafrost.data.plugin_registry import PluginError
+from permafrost.data.plugins import Metric
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_metric, bootstrap_ratio
 from permafrost.probes.tasks.base import BreakdownRow, Counts, Decoded, Item, Predict, Scorer, Task
@@ -24,6 +26,41 @@ class RowScorer(Scorer):
     def value(self, metric: str, decoded: NDArray[Any]) -> float:
         """As :meth:`Scorer.value`."""
         return float(self.metrics[metric](decoded, self.rows.targets))
+
+
+def own_metric(name: str, part: Metric) -> Callable[..., NDArray[Any]]:
+    """Return a metric from outside as one over the last axis: of all rows ``[row]``, or of resamples, one by one."""
+
+    def metric(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+        if target.ndim == 1:
+            return np.asarray(checked_number(name, part.function(prediction, target)))
+        return np.array([undefined_as_nan(name, part, *pair) for pair in zip(prediction, target, strict=True)])
+
+    return metric
+
+
+def own_answer_metric(name: str, part: Metric) -> Callable[..., float]:
+    """Return a metric from outside of a predicted and an acceptable answer."""
+    return lambda answer, gold, *_: checked_number(name, part.function(answer, gold))
+
+
+def checked_number(name: str, value: Any) -> float:
+    """Return what a metric from outside returned, as a number.
+
+    Raises:
+        PluginError: it is none.
+    """
+    if np.ndim(value) or not isinstance(value, int | float | np.number | np.ndarray):
+        raise PluginError(f"the metric '{name}' must return one number, got {type(value).__name__} {value!s:.60}.")
+    return float(value)
+
+
+def undefined_as_nan(name: str, part: Metric, prediction: Any, target: Any) -> float:
+    """Return a metric from outside of a resample; NaN if it refuses it, as one without a class may be."""
+    try:
+        return checked_number(name, part.function(prediction, target))
+    except ValueError:
+        return np.nan
 
 
 class RowTask(Task):

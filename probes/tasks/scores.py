@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plugin_registry import Registered
+from permafrost.data.plugins import Metric
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.metrics.bootstrap import bootstrap_metric
@@ -31,6 +33,7 @@ from permafrost.probes.tasks.rows import (
     RowScorer,
     RowTask,
     align_predictions,
+    own_metric,
     predict_items,
     text_columns,
 )
@@ -56,7 +59,7 @@ class Similarity(RowTask):
     loss = "log_variance"
     losses = ("mse", "log_variance")
     metric = "spearman"
-    metrics: ClassVar = {"pearson": pearson, "spearman": spearman}
+    metrics: ClassVar = Registered({"pearson": pearson, "spearman": spearman}, Metric, own_metric)
     heads = ("cosine", "regression")
     scorer_class = ScoreScorer
     compares_texts = True

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.corpora.tag_schemes import OUTSIDE, split_tag
+from permafrost.data.plugin_registry import Registered
+from permafrost.data.plugins import Metric
 from permafrost.probes.metrics.entities import decode_tags, entity_counts, entity_types
 from permafrost.probes.results.grid import Examples, Grid
 from permafrost.probes.results.run_folder import ReportError
@@ -33,7 +35,7 @@ from permafrost.probes.tasks.base import (
 )
 from permafrost.probes.tasks.entity_spans import find_entities
 from permafrost.probes.tasks.examples import tagged_examples
-from permafrost.probes.tasks.rows import precision_recall_f1
+from permafrost.probes.tasks.rows import checked_number, precision_recall_f1
 
 NO_ENTITY, SEVERAL_TYPES = "no entity", "several types"
 """Row labels of sentences without an entity, and with entities of several types."""
@@ -83,6 +85,19 @@ def word_accuracy(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
     return correct, np.diff(offsets).astype(np.float64)
 
 
+def _of_sentences(name: str, part: Metric) -> TagMetric:
+    """Return the mean over sentences of a metric from outside."""
+
+    def counts(scorer: TagScorer, decoded: NDArray[Any]) -> Counts:
+        names, bounds = np.array(scorer.corpus.labels), scorer.spans.offsets[1:-1]
+        by_row = [np.split(names[codes], bounds) for codes in (decoded, scorer.spans.codes)]
+        pairs = ((tags.tolist() for tags in pair) for pair in zip(*by_row, strict=True))
+        values = [checked_number(name, part.function(*pair)) for pair in pairs]
+        return np.array(values), np.ones(len(values))
+
+    return counts
+
+
 class Tagging(Task):
     """A tag for each word."""
 
@@ -91,12 +106,16 @@ class Tagging(Task):
     loss = "cross_entropy"
     losses = ("cross_entropy",)
     metric = "f1"
-    metrics: ClassVar = {
-        "f1": _of_entities(lambda predicted, gold: (predicted + gold) / 2),
-        "precision": _of_entities(lambda predicted, gold: predicted),
-        "recall": _of_entities(lambda predicted, gold: gold),
-        "accuracy": word_accuracy,
-    }
+    metrics: ClassVar = Registered(
+        {
+            "f1": _of_entities(lambda predicted, gold: (predicted + gold) / 2),
+            "precision": _of_entities(lambda predicted, gold: predicted),
+            "recall": _of_entities(lambda predicted, gold: gold),
+            "accuracy": word_accuracy,
+        },
+        Metric,
+        _of_sentences,
+    )
     heads = ("tags",)
     scorer_class = TagScorer
     reads_tokens = True

@@ -38,7 +38,7 @@ class LatentRequest:
     @property
     def forward_key(self) -> PlanKey:
         """Key that requests share if one store serves them all: they differ in views only."""
-        return fingerprint(self.corpus), replace(self.plan, views=("mean" if self.plan.pools_text else "last",))
+        return fingerprint(self.corpus), replace(self.plan.same_store, layers=self.plan.layers)
 
 
 def requests_of(recipe: Recipe) -> list[LatentRequest]:

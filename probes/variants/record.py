@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.plugins import Head
 from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
@@ -87,7 +88,7 @@ def _probe_record(trained: TrainedTask, variant: TrainedVariant) -> dict[str, An
         "depth": spec.depth,
         "mixer": spec.mixer,
         "context": spec.context,
-        "head": problem.head,
+        "head": problem.head if spec.head in Head.built_in else spec.head,
         "hidden": spec.hidden,
         "sides": problem.texts_per_row,
         "loss": problem.loss,

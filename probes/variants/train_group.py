@@ -15,7 +15,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.models.probe import Probe, stack, unstack
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.heads import objective_of
-from permafrost.probes.objectives.losses import MIN_BATCH_ROWS
+from permafrost.probes.objectives.losses import min_batch_rows
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.loop import AfterEpoch, FitResult, fit
 from permafrost.probes.training.parameter_groups import BACKBONE, belongs_to, count_trainable
@@ -125,7 +125,7 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     probe.seed(seeds)
     orders = order_indices(seeds)
     reads = shared_reads(probe.layout, orders)
-    training = objective_of(probe, inputs, train, problem.weights, problem.loss)
+    training = objective_of(probe, inputs, train, problem.weights, problem.task.kind == "rank")
     validation = objective_of(probe, inputs, scorer.rows)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
@@ -140,7 +140,7 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
         validate=validate,
         rows=training.training_rows,
         batch_rows=config.recipe.train.batch_rows,
-        smallest_batch=MIN_BATCH_ROWS.get(problem.loss, 1),
+        smallest_batch=min_batch_rows(problem.loss),
     )
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint
-from permafrost.data.store.plan import resolve_layers
+from permafrost.data.store.layers import resolve_layers
 from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import cached_states, finetuned_inputs
@@ -48,7 +48,8 @@ class Workspace(LatentWorkspace):
             SpecError: the recipe names a head, loss or metric that does not fit.
         """
         train = recipe.train
-        key = fingerprint([recipe.corpus, recipe.probe.head, train.loss, train.metric, train.class_weights])
+        measured = [train.metric, train.extra_metrics]
+        key = fingerprint([recipe.corpus, recipe.probe.head, train.loss, train.class_weights, measured])
         if key not in self._problems:
             self._problems[key] = make_problem(recipe, self.corpus(recipe.corpus))
         return self._problems[key]

@@ -176,7 +176,9 @@ def anchors(page: Path) -> set[str]:
 def test_settings_that_the_guide_names_exist(page):
     known = {setting.key for setting in manual(Recipe)}
     tables = {name for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind)} | {"pretraining.train"}
-    open_tables = tuple(f"{key}." for key in ("corpus.limits", "train.rates", "train.freeze", "balancing.weights"))
+    open_tables = tuple(
+        f"{key}." for key in ("corpus.limits", "train.rates", "train.freeze", "balancing.weights", "probe.head_options")
+    )
     text = page.read_text("utf-8")
     for table, key in re.findall(r"\b([a-z]+)\.([a-z_]+)\b(?!\()", text):
         name = f"{table}.{key}"
@@ -215,6 +217,8 @@ def folder(tmp_path, backbone, monkeypatch) -> Path:
     samples = {"mine.conll": "tags.conll", "mine.json": "questions.json", "requests.csv": "labels.csv"}
     for name, sample in samples.items():
         shutil.copy(ROOT / "data" / "samples" / sample, tmp_path / name)
+    reviews = [f'<review label="{row[1]}" split="{row[2]}"><text>{row[0]}</text></review>' for row in labelled]
+    (tmp_path / "reviews.xml").write_text(f"<reviews>{''.join(reviews)}</reviews>")
     (tmp_path / "lines.txt").write_text("\n".join(text for text, _, _ in labelled))
     (tmp_path / "questions.txt").write_text("\n".join(f"{label.upper()}:kind {text}" for text, label, _ in labelled))
     monkeypatch.chdir(tmp_path)
@@ -280,6 +284,7 @@ def with_small(function: Any, backbone: Path) -> Any:
 @pytest.mark.parametrize("page", RUNNABLE, ids=named)
 def test_the_examples_of_a_page_run(page, folder, backbone, monkeypatch):
     monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+    monkeypatch.setattr("permafrost.data.plugin_registry._registered", {})
     names: dict[str, Any] = {}
     for block in blocks(page):
         if block.not_run:

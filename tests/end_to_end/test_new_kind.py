@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from permafrost import api
 from permafrost.data.corpora.targets import TARGETS, Classes
+from permafrost.probes.metrics.probabilities import softmax
 from permafrost.probes.reports.report import write_report
 from permafrost.probes.results.run_tables import read_tables
-from permafrost.probes.tasks.base import BreakdownRow, softmax
+from permafrost.probes.tasks.base import BreakdownRow
 from permafrost.probes.tasks.classes import Classification
 from permafrost.probes.tasks.registry import TASKS, register
 from permafrost.probes.tasks.rows import RowScorer, RowTask, measured_ratio, predict_items, text_columns

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.key_index import text_keys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
+from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
@@ -23,7 +23,6 @@ from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
 from tests.support.models.families import FAMILIES
 
-VIEWS = get_args(View)
 ROOT = Path(__file__).parents[2]
 
 

@@ -2,13 +2,13 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
+from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract.backbones.gguf import gguf_file
 from permafrost.extract.backbones.load import Backbone, load_backbone
@@ -20,7 +20,6 @@ from permafrost.extract.tokenization.tokenize import tokenize
 from tests.support.models.families import FAMILIES
 from tests.support.real import real_model
 
-VIEWS = get_args(View)
 STORY = [
     "Once upon a time there was a little dog.",
     "Once upon a time there was a cat who liked to play.",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permafrost.data.script import is_mark, unbreakable_spans
 from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Segments, TextError
+from permafrost.data.writing.script import is_mark, unbreakable_spans
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.tokenization.token_batch import TokenBatch

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec, View
+from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments, TextError
 from permafrost.extract import loader
@@ -24,7 +24,6 @@ from tests.support.marks import slow_but_first
 from tests.support.models.backbones import WORDS
 from tests.support.models.families import FAMILIES
 
-VIEWS = get_args(View)
 FLOAT32 = {"compute_dtype": "float32", "stored_dtype": "float32"}
 
 

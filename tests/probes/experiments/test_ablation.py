@@ -10,9 +10,9 @@ from scipy import stats
 
 from permafrost import api
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
-from permafrost.data.script import is_mark, unbreakable_spans
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments
+from permafrost.data.writing.script import is_mark, unbreakable_spans
 from permafrost.probes.config.ablation import COMPARISONS, AblationSpec, format_layers, subsets
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE, RANDOM_TARGETS

@@ -9,7 +9,7 @@ import pytest
 
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import RecordReader
-from permafrost.data.script import is_mark
+from permafrost.data.writing.script import is_mark
 from permafrost.probes.metrics.squad import (
     answer_text,
     best_score,

@@ -5,7 +5,8 @@ import pytest
 
 from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.probes.metrics.calibration import Temperature
-from permafrost.probes.tasks.base import OutputSpace, softmax
+from permafrost.probes.metrics.probabilities import softmax
+from permafrost.probes.tasks.base import OutputSpace
 from permafrost.probes.tasks.classes import patterns, word_overlap
 from permafrost.probes.tasks.registry import TASKS
 

@@ -13,8 +13,8 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from permafrost import api
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.script import is_mark
 from permafrost.data.text import Segments
+from permafrost.data.writing.script import is_mark
 from permafrost.probes.objectives.tokens import IMPOSSIBLE_LOGIT, SpanObjective
 from permafrost.probes.prediction import predictor as prediction
 from permafrost.probes.results.run_folder import RunError

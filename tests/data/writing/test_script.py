@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permafrost.data.script import (
+from permafrost.data.writing.script import (
     CHARACTER,
     WORD_END,
     WORD_START,

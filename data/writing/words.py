@@ -13,7 +13,7 @@ these keys (Prodigy, Label Studio), or a list of the former under ``entities`` (
 import re
 from typing import Any
 
-from permafrost.data.script import MARKS, PUNCTUATION, UNSPACED, WORD_END, WORD_START, lazy_pattern
+from permafrost.data.writing.script import MARKS, PUNCTUATION, UNSPACED, WORD_END, WORD_START, lazy_pattern
 
 CharacterSpan = tuple[int, int]
 """First character and end (exclusive)."""

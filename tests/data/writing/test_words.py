@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import SAMPLES
-from permafrost.data.script import is_mark
-from permafrost.data.words import read_entities, split_words, tag_words
+from permafrost.data.writing.script import is_mark
+from permafrost.data.writing.words import read_entities, split_words, tag_words
 from tests.support.real import real_data
 
 SPLIT = {

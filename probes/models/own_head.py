@@ -1,0 +1,104 @@
+"""Heads from outside this package: one module for each member, whose parameters are stacked as all others are."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import UninitializedParameter
+
+from permafrost.data.plugin_registry import PluginError, find
+from permafrost.data.plugins import Head
+from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.models.layerwise import SeededRandom
+
+
+def own_head(spec: ProbeSpec, members: int, inputs: int, outputs: int) -> "OwnHead | None":
+    """Return the head from outside that a spec names; None if it names one of ours.
+
+    Args:
+        members: number of members, each of which gets a module of its own.
+        inputs, outputs: widths.
+
+    Raises:
+        PluginError: there is no such head, or it is not built as a head must be.
+    """
+    if spec.head in Head.built_in:
+        return None
+    build = find(Head, spec.head).build
+    modules = [_build(spec.head, build, inputs, outputs, spec.head_options) for _ in range(members)]
+    return OwnHead(spec.head, modules, outputs)
+
+
+def _build(name: str, build: Any, inputs: int, outputs: int, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        module = build(inputs, outputs, **options)
+    except (TypeError, ValueError, KeyError) as error:
+        given = ", ".join((f"{inputs}", f"{outputs}", *(f"{key}={value!r}" for key, value in options.items())))
+        raise PluginError(f"probe.head_options: the head '{name}' cannot be built with ({given}): {error}.") from error
+    if not isinstance(module, nn.Module):
+        raise PluginError(f"the head '{name}' must build a torch.nn.Module, got {type(module).__name__}.")
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        raise PluginError(f"the head '{name}' has lazy parameters; build it with its widths {inputs} and {outputs}.")
+    if unsaved := {key for key, _ in module.named_buffers()} - module.state_dict().keys():
+        raise PluginError(f"the head '{name}' must save its buffer '{min(unsaved)}': register it with persistent=True.")
+    return module
+
+
+class OwnHead(SeededRandom):
+    """Modules of several members as one: every parameter and buffer has the member as its first axis.
+
+    Random numbers of a module, such as those of ``nn.Dropout``, are drawn from its member's generator.
+    """
+
+    def __init__(self, name: str, modules: Sequence[nn.Module], outputs: int) -> None:
+        """Stack the tensors of modules of one architecture, tied weights once."""
+        super().__init__()
+        self.name, self.outputs = name, outputs
+        self.module = copy.deepcopy(modules[0])
+        by_module = [dict(_tensors(module)) for module in modules]
+        stacked: dict[int, Tensor] = {}
+        for key, original in list(_tensors(self.module)):
+            if id(original) not in stacked:
+                values = torch.stack([tensors[key].detach() for tensors in by_module])
+                is_parameter = isinstance(original, nn.Parameter)
+                stacked[id(original)] = nn.Parameter(values, original.requires_grad) if is_parameter else values
+            owner, _, leaf = key.rpartition(".")
+            setattr(self.module.get_submodule(owner), leaf, stacked[id(original)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[member, row, input]`` -> ``[member, row, output]``."""
+        return torch.stack([self._of_member(member, rows) for member, rows in enumerate(x)])
+
+    def _of_member(self, member: int, rows: Tensor) -> Tensor:
+        distinct = {id(value): value[member] for _, value in _tensors(self.module)}
+        tensors = {key: distinct[id(value)] for key, value in _tensors(self.module)}
+        before = {key: value._version for key, value in self.module.named_buffers()}
+        generator = self.generators[member][0] if self.training and self.generators else None
+        if generator is None:
+            outputs = functional_call(self.module, tensors, (rows,))
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(generator.get_state())
+                outputs = functional_call(self.module, tensors, (rows,))
+                generator.set_state(torch.get_rng_state())
+        if changed := [key for key, value in self.module.named_buffers() if value._version != before[key]]:
+            raise PluginError(
+                f"the head '{self.name}' changes its buffer '{changed[0]}' in training, as nn.BatchNorm1d does; use "
+                "what has parameters only, such as nn.LayerNorm."
+            )
+        if not isinstance(outputs, Tensor) or outputs.shape != (len(rows), self.outputs):
+            found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise PluginError(
+                f"the head '{self.name}' must return [row, {self.outputs}] for [row, {rows.shape[1]}]; of {len(rows)} "
+                f"rows it returned {found}."
+            )
+        return outputs
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield all parameters and buffers by name, tied ones under each of their names."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
