@@ -13,6 +13,13 @@ MIN_ANNOUNCED_SECONDS = 10.0
 """Shortest remaining time, in seconds, that is announced."""
 
 
+class Receive(Protocol):
+    """A function that is told what has happened, as :meth:`Progress.event`."""
+
+    def __call__(self, name: str, **facts: Any) -> None:
+        """Receive an event."""
+
+
 class Progress(Protocol):
     """A display for notices and progress bars, and a record of events."""
 
@@ -65,3 +72,14 @@ class NoProgress:
 
     def event(self, name: str, **facts: Any) -> None:
         """Ignore the event."""
+
+
+class EventsOnly(NoProgress):
+    """A :class:`Progress` that shows nothing and passes events on: of trainings that are one step of longer work."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Pass the event on."""
+        self._receive(name, **facts)

@@ -28,6 +28,7 @@ from permafrost.probes.results.outcomes import RunResult, SimilarityResult, Stud
 from permafrost.probes.results.read_result import read_result
 from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study
+from permafrost.probes.tracking.registry import check_trackers
 from permafrost.user_data import Data, DataArguments, load_with_data
 
 if TYPE_CHECKING:  # these load torch or numpy
@@ -108,6 +109,7 @@ def run(
     runs = checked_folder(runs)
 
     def work(destination: Destination) -> RunResult:
+        check_trackers(spec)
         from permafrost.stage_one import with_pretrained_backbone
         from permafrost.stages import train_probes
 
@@ -137,6 +139,7 @@ def train(
     spec = resolve_language_model(recipe_name, spec)
 
     def work(destination: Destination) -> RunResult:
+        check_trackers(spec)
         from permafrost.probes.inputs.providers import CacheProvider
         from permafrost.stages import train_probes
 
@@ -168,6 +171,7 @@ def ablate(
     runs, spec = checked_folder(runs), replace(spec, variants=())
 
     def work(destination: Destination) -> RunResult:
+        check_trackers(spec)
         from permafrost.probes.experiments.ablation import run_ablation
         from permafrost.stage_one import PROVIDER, with_pretrained_backbone
 
@@ -214,6 +218,7 @@ def study(
     spec, name = spec.select_variant(variant), name or recipe_name
     check_trainable(recipe_name, spec)
     check_study(spec, name, trials, workers, storage)
+    check_trackers(spec)
     from permafrost.probes.experiments.run import run_recipe
     from permafrost.probes.experiments.study import run_study
     from permafrost.stage_one import PROVIDER, with_pretrained_backbone

@@ -127,6 +127,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.runs",
         "probes.search",
         "probes.tasks",
+        "probes.tracking",
         "probes.training",
         "probes.variants",
     },
@@ -154,6 +155,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.results",
         "probes.runs",
         "probes.search",
+        "probes.tracking",
         "probes.variants",
     },
     "permafrost.cli": {
@@ -196,8 +198,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.reports",
         "probes.results",
         "probes.search",
+        "probes.tracking",
         "probes.variants",
     },
+    "probes.tracking": {"data", "probes.config", "probes.results"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

@@ -22,7 +22,7 @@ from permafrost.probes.config.names import RECORD, TASK_NAME
 FORMAT = 6
 """Version of the run folder format; folders of other versions are refused."""
 
-NEVER_READ = ("figures", "report.html")
+NEVER_READ = ("figures", "report.html", "tensorboard")
 """Folders and files that the record has no digests of."""
 
 TASKS_FOLDER = "tasks"
