@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from permafrost.data.spec import flatten_settings, plain
-from permafrost.probes.config.names import PROBE
+from permafrost.probes.config.names import PROBE, UNTRAINED
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.tracking.series import Parameter, series_name
 
@@ -96,8 +96,10 @@ class FinalMetrics:
         found: dict[str, float] = {}
         for row in (row for row in self._rows if row["seed"] is None):
             columns = {name: row[name] for name in (*NAMING, "backbone")} | {"seed": None}
-            if row["variant"].startswith("raw") or not row["subset"]:
+            if not row["subset"]:  # a variant, whose backbones its name stands for
                 columns["backbone"] = self._recipe.plan.backbone
+            if row["variant"] == UNTRAINED and row["layer"] is not None:
+                columns["variant"] += f" layer {row['layer']}"
             if self._kind == "layers":
                 columns["task"] = row["task"]
             name = series_name(columns, self._recipe.plan.backbone)
