@@ -16,8 +16,10 @@ from permafrost.data.spec import Tree, differences, fingerprint, flatten_setting
 from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
-from permafrost.probes.results.read_result import read_recipe
+from permafrost.probes.results.outcomes import RunResult, StudyResult
+from permafrost.probes.results.read_result import read_recipe, read_result, read_study
 from permafrost.probes.results.run_folder import RunError, RunFolder
+from permafrost.probes.search.trials import largest_search, study_identity
 
 IfDone = Literal["skip", "again", "fail"]
 """What a command does if the run that it is to write is done."""
@@ -119,6 +121,30 @@ class PlannedRun:
             there[f"data of {corpus.name}"] = digests.get(fingerprint(spec), "absent")
             here[f"data of {corpus.name}"] = corpus.digest
         return differences(there, here)
+
+
+def finished_study(
+    folder: Path, recipe: Recipe, trials: int | None, best_run: str
+) -> tuple[StudyResult, RunResult] | None:
+    """Return the result of a study and of the run of its best trial; None if a command would train something.
+
+    Args:
+        folder: folder of the study.
+        recipe: the recipe to search.
+        trials: number of finished trials that are wanted; None takes that of the recipe.
+        best_run: pattern of the name of the run of the best trial.
+
+    Raises:
+        DamageError: a file differs from what the study wrote.
+    """
+    runs = sorted(folder.parent.glob(f"{best_run}/{RECORD}"), key=lambda path: path.stat().st_mtime)
+    if not (folder / RECORD).is_file() or not runs:
+        return None
+    study = read_study(folder)
+    same = study_identity(read_recipe(RunFolder(folder, RunError))) == study_identity(recipe)
+    wanted = min(trials or recipe.study.trials, largest_search(recipe.study))
+    enough = study.trials + study.refused >= wanted
+    return (study, read_result(runs[-1].parent)) if same and enough else None
 
 
 def _holds_record(path: Path) -> bool:

@@ -171,6 +171,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.prediction",
         "probes.reports",
         "probes.results",
+        "probes.search",
     },
     "data.files": {"data"},
     "data.latents": {"data", "data.store"},
@@ -219,7 +220,7 @@ DRAWN = {"scipy", "sklearn", "seqeval", "matplotlib", "plotly", "jinja2", "trans
 
 ONLY_IN = {
     "h5py": {"data.store.block", "data.store.shard", "data.store.shard_layout"},
-    "optuna": {"probes.search.samplers", "probes.search.storage", "probes.search.trial_log"},
+    "optuna": {f"probes.search.{module}" for module in ("dashboard", "samplers", "storage", "trial_log")},
     "transformers": {"extract"},
     "typer": {"permafrost.cli"},
     "rich": {"permafrost.cli"},

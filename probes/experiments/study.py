@@ -9,7 +9,7 @@ import pandas as pd
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.load import load_recipe
-from permafrost.probes.config.names import PROBE
+from permafrost.probes.config.names import BEST, PROBE
 from permafrost.probes.config.recipe import Recipe, Variant, with_variant
 from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.inputs.providers import LatentProvider
@@ -21,9 +21,6 @@ from permafrost.probes.search.trials import MakeEvaluate, best_recipe, check_spa
 from permafrost.probes.tracking.tracking import Tracking
 from permafrost.probes.variants.record import data_record, latent_stores
 from permafrost.probes.variants.workspace import Workspace
-
-BEST = "best.toml"
-"""File of the best trial's recipe."""
 
 
 def run_study(

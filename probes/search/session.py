@@ -11,12 +11,13 @@ from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import plain
+from permafrost.probes.config.names import JOURNAL
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Scalar
 from permafrost.probes.results.outcomes import StudyResult
 from permafrost.probes.search.storage import open_study, shown_storage
 from permafrost.probes.search.trial_log import TrialLog
-from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_study, run_trial
+from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_study, largest_search, run_trial
 from permafrost.probes.search.workers import (
     EpochReport,
     Event,
@@ -65,7 +66,7 @@ def search(
     progress = progress or NoProgress()
     check_study(recipe, name, trials, workers, storage)
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
-    journal = folder / "journal.log"
+    journal = folder / JOURNAL
     with file_lock(folder / "lock", wait=False) as free:
         if not free:
             raise InputError(f"study '{name}' is running already: wait for it, or stop it first.")
@@ -186,10 +187,10 @@ def _run_in_pool(search_progress: _SearchProgress, pool: WorkerPool, total: int)
 
 def _total(recipe: Recipe, trials: int | None, progress: Progress) -> int:
     """Return the number of trials to reach; samplers that exhaust a grid stop at its size."""
-    total, size = trials or recipe.study.trials, recipe.study.size()
-    if recipe.study.sampler in ("GridSampler", "BruteForceSampler") and size < total:
-        progress.note(f"{recipe.study.sampler}: the space holds {size:,.0f} trials, and no more are run")
-        return int(size)
+    total, most = trials or recipe.study.trials, largest_search(recipe.study)
+    if most < total:
+        progress.note(f"{recipe.study.sampler}: the space holds {most:,.0f} trials, and no more are run")
+        return int(most)
     return total
 
 

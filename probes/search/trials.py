@@ -165,6 +165,11 @@ def check_space(recipe: Recipe) -> None:
                 raise SpecError(f"study.space: '{key}' cannot be {plain(value)!r}: {message}") from error
 
 
+def largest_search(spec: StudySpec) -> float:
+    """Return the most trials that a study can have: the size of the space if its sampler exhausts it, else infinite."""
+    return spec.size() if spec.sampler in ("GridSampler", "BruteForceSampler") else math.inf
+
+
 def study_identity(recipe: Recipe) -> dict[str, Any]:
     """Return what all trials of a study share: settings, first seed and search space, as parsed from JSON."""
     tree = {key: value for key, value in plain(recipe).items() if key not in NOT_IDENTIFYING}
