@@ -259,12 +259,26 @@ def find_study(
     return folder, finished_study(folder, spec, trials, f"{name}-best" if name else f"{study_name}-best-*")
 
 
-def report(path: Path | str) -> Path:
-    """Draw the figures and the page of a finished run again from its tables; return the path of the page."""
-    RunFolder(Path(path), ReportError)
-    from permafrost.probes.reports.report import write_report  # loads matplotlib and pandas
+def report(path: Path | str, *others: Path | str, out: Path | str = "compare.html") -> Path:
+    """Draw the figures and the page of a finished run again from its tables, or compare several runs on one page.
 
-    return write_report(Path(path))
+    Args:
+        others: further runs.
+        out: where the page that compares several runs is written.
+
+    Returns:
+        the path of the page.
+    """
+    folders = [Path(path), *map(Path, others)]
+    for folder in folders:
+        RunFolder(folder, ReportError)
+    if others:
+        from permafrost.probes.reports import compare  # loads matplotlib and pandas
+
+        return compare.write_comparison(compare.comparison(folders), Path(out), compare.settings_grid(folders))
+    from permafrost.probes.reports.report import write_report
+
+    return write_report(folders[0])
 
 
 def load(path: Path | str, task: str = "", backbone: str = "") -> "FinishedRun":

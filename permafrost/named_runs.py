@@ -16,6 +16,7 @@ from permafrost.data.spec import Tree, differences, fingerprint, flatten_setting
 from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
+from permafrost.probes.results.differences import VERSIONS
 from permafrost.probes.results.outcomes import RunResult, StudyResult
 from permafrost.probes.results.read_result import read_recipe, read_result, read_study
 from permafrost.probes.results.run_folder import RunError, RunFolder
@@ -28,9 +29,6 @@ if TYPE_CHECKING:  # loads numpy
     from permafrost.data.corpora.corpus import Corpus
 
 T = TypeVar("T")
-
-VERSIONS = ("permafrost", "torch", "transformers")
-"""Packages whose versions the figures of a run may depend on."""
 
 
 def kind_of_run(recipe: Recipe) -> str:
