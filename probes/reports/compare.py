@@ -51,7 +51,8 @@ def comparison(folders: Sequence[Path]) -> pd.DataFrame:
         for headline in found:
             base = next((each for each in first if each.columns["task"] == headline.columns["task"]), None)
             base = first[0] if len(first) == len(found) == 1 else base
-            difference = _difference_columns(base.tables, headline.tables) if base else {}
+            tables = base.tables if base else None
+            difference = _difference_columns(tables, headline.tables) if tables and headline.tables else {}
             lines.append({"run": name, "label": labels.get(name, "")} | headline.columns | difference)
         first = first or found
     frame = pd.DataFrame(lines, columns=COLUMNS)
@@ -154,8 +155,8 @@ def bars(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _difference_columns(base: Tables | None, run: Tables | None) -> dict[str, Any]:
-    resamples = _paired_resamples(base, run) if base and run else "no predictions"
+def _difference_columns(base: Tables, run: Tables) -> dict[str, Any]:
+    resamples = _paired_resamples(base, run)
     if isinstance(resamples, str):
         return {"note": f"{resamples}: no paired test"}
     test = paired_difference(resamples[0], resamples[1]) if resamples[0] and resamples[1] else None

@@ -27,16 +27,17 @@ MOST_KEYS, LONGEST_VALUE, LONGEST_CELL = 4, 24, 60
 TABLES = ("experiment", "plan", "finetune", "plans", "probe", "corpus", "train", "pretraining")
 """Tables of a recipe whose settings name a run first; then come all others."""
 
+ONLY_OF = {"ablation": ("ablation", "layers"), "study": ("study",), "similarity": ("similarity",)}
+"""Table of a recipe -> the experiments that read it, if not all do."""
+
 VERSIONS = ("permafrost", "torch", "transformers")
 """Packages whose versions the figures of a run may depend on."""
 
 
 def what_differs(runs: Mapping[str, RunFolder]) -> Settings:
     """Return the settings that are not the same in all runs, name of the run -> its folder."""
-    settings = {name: _recipe_settings(run) | _record_settings(run.record) for name, run in runs.items()}
-    keys = dict.fromkeys(key for of_run in settings.values() for key in of_run)
-    found = {key: {name: of_run[key] for name, of_run in settings.items() if key in of_run} for key in keys}
-    found = {key: values for key, values in found.items() if len(values) < len(runs) or len(set(values.values())) > 1}
+    recipes = {name: settings for name, run in runs.items() if (settings := _recipe_settings(run))}
+    found = _differing(recipes, len(recipes)) | _differing({name: _recorded(run.record) for name, run in runs.items()})
     further = _data_digests(runs) | ({} if any(key.endswith("backbone") for key in found) else _weights(runs))
     return dict(sorted((found | further).items(), key=lambda item: _rank(item[0])))
 
@@ -83,6 +84,13 @@ def differences_grid(differing: Settings, names: Sequence[str]) -> Grid | None:
     )
 
 
+def _differing(settings: Mapping[str, Mapping[str, str]], runs: int = 0) -> dict[str, dict[str, str]]:
+    """Return the keys whose values differ, or that fewer than so many runs have; run -> key -> value."""
+    keys = dict.fromkeys(key for of_run in settings.values() for key in of_run)
+    found = {key: {name: of_run[key] for name, of_run in settings.items() if key in of_run} for key in keys}
+    return {key: values for key, values in found.items() if len(values) < runs or len(set(values.values())) > 1}
+
+
 def _rank(key: str) -> tuple[int, bool]:
     """Return the place of a setting in order: its table, and those of single tasks, plans and variants at the end."""
     table = key.partition(".")[0]
@@ -90,20 +98,23 @@ def _rank(key: str) -> tuple[int, bool]:
 
 
 def _recipe_settings(run: RunFolder) -> dict[str, str]:
-    """Return the settings of a run's recipe, variants by name; empty if it has none that can be read."""
+    """Return the settings of a run's recipe that its kind of run reads; empty if it has no recipe that can be read."""
     try:
         tree: Tree = read_toml(run.read(RECIPE).decode("utf-8"), RECIPE)
     except (InputError, UnicodeDecodeError):
         return {}
     with suppress(InputError):  # of another version
         tree = plain(parse(Recipe, tree, RECIPE).relevant_settings()) if tree else {}
+    for table, kinds in ONLY_OF.items():
+        if run.record.get("experiment") not in kinds:
+            tree.pop(table, None)
     variants = tree.get("variants")
     if isinstance(variants, list) and all(isinstance(variant, dict) for variant in variants):
         tree["variants"] = {str(variant.get("name")): variant.get("set", {}) for variant in variants}
     return {key: _as_text(value) for key, value in flatten_settings(tree)}
 
 
-def _record_settings(record: Mapping[str, Any]) -> dict[str, str]:
+def _recorded(record: Mapping[str, Any]) -> dict[str, str]:
     """Return what a record says besides the recipe: what ran, what was evaluated, and versions."""
     settings = {"experiment": str(record.get("experiment", ""))}
     evaluations = [about for about in _table(record.get("evaluations")).values() if isinstance(about, Mapping)]

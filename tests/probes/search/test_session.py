@@ -21,6 +21,7 @@ import torch
 
 from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
+from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.load import load_recipe
@@ -73,7 +74,7 @@ class Interrupted(BaseException):
     """As Ctrl-C, but not pytest's."""
 
 
-class Stopping:
+class Stopping(NoProgress):
     """Progress that ends the program when it shows the n-th step."""
 
     def __init__(self, at: int) -> None:
