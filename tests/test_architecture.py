@@ -209,7 +209,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 NO_TORCH = {
     "data", "data.corpora", "data.export", "data.language", "data.latents", "data.store", "data.readers",
     "probes.config", "probes.results", "probes.metrics", "probes.search", "probes.figures", "probes.reports",
-    "probes.tasks", "extract.tokenization", "extract.backbones.tokenizer", "extract.finetuning.proven_cut",
+    "probes.tasks", "probes.tracking", "extract.tokenization", "extract.backbones.tokenizer",
+    "extract.finetuning.proven_cut",
     "extract.shard_writer", "extract.text_latents", "permafrost.stage_one", "probes.variants.latent_workspace",
     "permafrost.batches", "permafrost.named_runs",
 }  # fmt: skip
@@ -368,6 +369,12 @@ def test_what_needs_no_torch_loads_none():
 
 def test_a_training_begins_without_what_measures_and_draws():
     assert not loaded_by("import permafrost.cli.main, permafrost.stages", DRAWN)
+
+
+def test_nothing_loads_a_tracker_or_the_dashboard_before_it_is_used():
+    names = [f"permafrost.{name}" if not name.startswith("permafrost") else name for name in MODULES]
+    code = "\n".join(f"import {name}" for name in names)
+    assert not loaded_by(code, {"tensorboard", "mlflow", "wandb", "optuna_dashboard"})
 
 
 def test_stage_two_loads_no_language_model():

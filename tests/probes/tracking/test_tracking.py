@@ -25,6 +25,7 @@ from permafrost.probes.search.trials import study_identity
 from permafrost.probes.tracking import registry, tracking
 from permafrost.probes.tracking.tensorboard import TensorBoard
 from tests.support.bench import Bench
+from tests.support.event_files import Scalars, scalars
 
 VARIANTS = """
 [[variants]]
@@ -64,19 +65,6 @@ def recipe_of(bench: Bench) -> str:
     return str(path)
 
 
-def scalars(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Folder below a run's event files, as TensorBoard names it -> tag -> steps and values, by its own reader."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    found = {}
-    for path in sorted({file.parent for file in (folder / "tensorboard").rglob("*tfevents*")}):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-        found[str(path.relative_to(folder / "tensorboard"))] = {
-            tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
-        }
-    return found
-
-
 def rows(folder: Path, table: str) -> list[dict[str, str]]:
     with (folder / table).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -87,7 +75,7 @@ def close(values: list[tuple[int, float]], expected: list[tuple[int, float]]) ->
     assert [value for _, value in values] == pytest.approx([value for _, value in expected], rel=1e-6)
 
 
-def check_against_tables(run: Path, found: dict[str, dict[str, list[tuple[int, float]]]], clean: Any) -> None:
+def check_against_tables(run: Path, found: Scalars, clean: Any) -> None:
     """Compare series by name with training.csv and metrics.csv; ``clean`` makes names as the tracker has them."""
     epochs = sorted(rows(run, "training.csv"), key=lambda row: (row["variant"], row["seed"]))
     for (variant, seed), lines in groupby(epochs, key=lambda row: (row["variant"], row["seed"])):
@@ -232,6 +220,39 @@ def test_a_study_has_a_series_for_each_trial_and_its_best_a_run(bench):
     states = [facts["state"] for name, facts in progress.events if name == "trial"]
     assert states == ["running", "complete"] * 3
     assert all(name != "epoch" or "training" in facts for name, facts in progress.events)
+
+
+@pytest.mark.slow
+def test_several_tasks_with_fine_tuned_blocks_are_series_of_their_own(bench):
+    tasks = {"likeness": bench.of_pairs(), "sameness": bench.of_topics()}
+    settings = bench.settings(
+        "train.track=tensorboard", "plan.views=mean", "finetune.cut=2", "multitask.schedule=joint"
+    )
+    for task, of_task in tasks.items():
+        settings += [f"tasks.{task}.{setting}" for setting in of_task if setting.startswith("corpus.")]
+    path = bench.folder / "tasks.toml"
+    path.write_text('[tasks.likeness.corpus]\ntarget = "score"\n[tasks.sameness.corpus]\ntarget = "class"\n')
+    run = api.run(str(path), settings, bench.runs).path
+    found = scalars(run)
+    assert list(found) == [".", "probe-seed0"]
+    series, epochs = found["probe-seed0"], rows(run, "epochs.csv")
+    for task, metric in (("likeness", "spearman"), ("likeness", "pearson"), ("sameness", "accuracy")):
+        told = [row for row in epochs if (row["task"], row["metric"]) == (task, metric) and row["epoch"] != "0"]
+        close(series[f"validation/{task}/{metric}"], [(int(row["epoch"]), float(row["value"])) for row in told])
+        final = [row for row in rows(run, "metrics.csv") if (row["task"], row["metric"], row["split"], row["seed"])
+            == (task, metric, "test", "") and row["variant"] == "probe" and not row["against"]]  # fmt: skip
+        assert found["."][f"probe/test/{task}/{metric}"][0][1] == pytest.approx(float(final[0]["value"]), rel=1e-6)
+    assert len(series["train/sameness/loss"]) == len(series["train/learning_rate.backbone"]) == 3
+
+
+@pytest.mark.slow
+def test_trials_of_workers_are_told_by_the_process_of_the_study(bench):
+    space = 'study.space={"train.learning_rate"={low=1e-4,high=1e-2}}'
+    settings = bench.of_pairs("variants=[]", "train.track=tensorboard", "train.epochs=2", "study.seeds=0", space)
+    study, _ = api.study("pairs", settings, "s", 4, 2, runs=bench.runs)
+    found = scalars(study.folder)
+    assert list(found) == [".", *(f"trial-{number}" for number in range(4))]
+    assert all(len(found[f"trial-{number}"]["train/loss"]) == 2 for number in range(4))
 
 
 @contextmanager
