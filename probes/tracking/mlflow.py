@@ -113,8 +113,10 @@ def _experiment(client: Any) -> str:
     chosen = str(_get_experiment_id())
     if chosen != "0" or os.environ.get("MLFLOW_EXPERIMENT_ID") or os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         return chosen
-    known = client.get_experiment_by_name(EXPERIMENT)
-    return str(known.experiment_id if known else client.create_experiment(EXPERIMENT))
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        with suppress(Exception):  # another run has just created it
+            return str(client.create_experiment(EXPERIMENT))
+    return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
 
 
 def _key(name: str) -> str:
