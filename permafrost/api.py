@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.encoders import compare, pretrain, similarity
-from permafrost.named_runs import IfDone, PlannedRun, finished_study, kind_of_run
+from permafrost.named_runs import IfDone, PlannedRun, kind_of_run
 from permafrost.probes.config.load import (
     Overrides,
     check_frozen,
@@ -235,28 +235,6 @@ def study(
     return run_study(
         recipe_name, spec, name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER, train_best
     )
-
-
-def find_study(
-    recipe: str,
-    overrides: Overrides = (),
-    name: str = "",
-    trials: int | None = None,
-    storage: str | None = None,
-    runs: Path | str = "runs",
-    variant: str = "",
-    data: Data = None,
-    columns: Sequence[str] = (),
-    target: str = "",
-) -> tuple[Path, tuple[StudyResult, RunResult] | None]:
-    """Return the folder of a study, and the result of :func:`study` if that would train nothing; arguments as there."""
-    arguments = DataArguments(data, columns, target)
-    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, NoProgress())
-    spec, study_name = spec.select_variant(variant), name or recipe_name
-    check_study(spec, study_name, trials, 1, storage)
-    folder = checked_folder(runs) / f"study-{study_name}"
-    spec = resolve_language_model(recipe_name, spec)
-    return folder, finished_study(folder, spec, trials, f"{name}-best" if name else f"{study_name}-best-*")
 
 
 def report(path: Path | str, *others: Path | str, out: Path | str = "compare.html") -> Path:

@@ -28,6 +28,7 @@ from permafrost.cli.inspect import inspect_app
 from permafrost.cli.latents import latents_app
 from permafrost.cli.prediction import prediction_app
 from permafrost.cli.verb import VerbApp
+from permafrost.named_runs import find_study
 from permafrost.probes.config.names import JOURNAL
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
 
@@ -170,7 +171,7 @@ def study_command(
     if not dashboard:
         _show_study(*api.study(recipe, overrides, *settings, **own, if_done=if_done), as_json)
         return
-    folder, finished = api.find_study(recipe, overrides, name, trials, storage, runs, variant, **own)
+    folder, finished = find_study(recipe, overrides, name, trials, storage, runs, variant, **own)
     from permafrost.probes.search.dashboard import serve_study
 
     with serve_study(folder / JOURNAL, storage, port) as address:

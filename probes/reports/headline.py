@@ -30,7 +30,7 @@ class Headline:
 
 def headlines(run: Tables) -> list[Headline]:
     """Return the headlines of a run: of each task, evaluation, backbone or objective that it measured."""
-    return list(HEADLINES[run.experiment](run))
+    return list(HEADLINES.get(run.experiment, _of_tasks)(run))
 
 
 def _of_variant(run: Tables, task: str = "") -> Headline:
