@@ -25,6 +25,7 @@ from tests.support.example_run import (
     write_tables,
     write_together,
 )
+from tests.support.marks import slow_but_first
 from tests.support.page_reader import Page
 
 BEST = {"number": 3, "value": 0.75, "params": {}}
@@ -95,7 +96,7 @@ def test_runs_of_one_recipe_have_the_names_of_their_folders(tmp_path):
     assert [line[0] for line in comparison_grid(frame).rows] == ["one", "two"]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "similarity"])
+@pytest.mark.parametrize("kind", slow_but_first(["similarity", *KINDS]))
 def test_runs_of_every_kind_are_compared(kind, tmp_path, quick):
     make = KINDS.get(kind, similarity)
     folders = [make(tmp_path / name) for name in ("one", "two")]

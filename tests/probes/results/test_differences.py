@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import given, settings
 
 from permafrost.data.spec import to_toml
 from permafrost.probes.config.load import load_recipe
@@ -22,8 +22,8 @@ def run_of(folder: Path, overrides: list[str], recipe: str = "quickstart", **rec
     return RunFolder(folder, ReportError)
 
 
-def runs_of(folder: Path, settings: Mapping[str, list[str]]) -> dict[str, RunFolder]:
-    return {name: run_of(folder / name, overrides) for name, overrides in settings.items()}
+def runs_of(folder: Path, overrides_of: Mapping[str, list[str]]) -> dict[str, RunFolder]:
+    return {name: run_of(folder / name, overrides) for name, overrides in overrides_of.items()}
 
 
 def test_settings_that_differ_are_found_and_name_the_runs(tmp_path):
@@ -102,6 +102,7 @@ def test_a_run_without_a_recipe_differs_in_what_it_has(tmp_path):
     assert list(what_differs(runs | {"e": RunFolder(tmp_path / "e", ReportError)})) == ["experiment"]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=200), min_size=2, max_size=6))
 def test_runs_with_different_values_have_different_names_however_long_they_are(values):
     names = [f"run-{index}" for index in range(len(values))]

@@ -26,6 +26,7 @@ from permafrost.probes.tracking import registry, tracking
 from permafrost.probes.tracking.tensorboard import TensorBoard
 from tests.support.bench import Bench
 from tests.support.event_files import Scalars, scalars
+from tests.support.marks import slow_but_first
 
 VARIANTS = """
 [[variants]]
@@ -138,7 +139,7 @@ class Failing(TensorBoard):
         super().log(name, step, values)
 
 
-@pytest.mark.parametrize("failing", [Failing, lambda run: 1 / 0])
+@pytest.mark.parametrize("failing", slow_but_first([Failing, lambda run: 1 / 0]))
 def test_a_tracker_that_fails_is_left_out_with_one_note_and_the_run_goes_on(failing, bench, monkeypatch):
     monkeypatch.setitem(tracking.TRACKERS, "mlflow", failing)
     settings, progress = bench.of_pairs("train.track=mlflow,tensorboard", "train.seeds=0,1"), Recorded()
