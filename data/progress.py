@@ -13,6 +13,13 @@ MIN_ANNOUNCED_SECONDS = 10.0
 """Shortest remaining time, in seconds, that is announced."""
 
 
+class Receive(Protocol):
+    """A function that is told what has happened, as :meth:`Progress.event`."""
+
+    def __call__(self, name: str, **facts: Any) -> None:
+        """Receive an event."""
+
+
 class Progress(Protocol):
     """A display for notices and progress bars, and a record of events."""
 
@@ -75,3 +82,14 @@ class NoProgress:
 def given_display(progress: ProgressOption) -> Progress:
     """Return the display that is given, and one that shows nothing if an argument ``progress`` only says whether."""
     return NoProgress() if progress is None or isinstance(progress, bool) else progress
+
+
+class EventsOnly(NoProgress):
+    """A :class:`Progress` that shows nothing and passes events on: of trainings that are one step of longer work."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Pass the event on."""
+        self._receive(name, **facts)

@@ -29,6 +29,7 @@ from permafrost.probes.results.outcomes import RunResult, SimilarityResult, Stud
 from permafrost.probes.results.read_result import read_result
 from permafrost.probes.results.run_folder import ReportError, RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study
+from permafrost.probes.tracking.registry import check_trackers
 from permafrost.user_data import Data, DataArguments, load_with_data
 
 if TYPE_CHECKING:  # these load torch or numpy
@@ -110,6 +111,7 @@ def run(
     runs = checked_folder(runs)
 
     def work(destination: Destination) -> RunResult:
+        check_trackers(spec)
         from permafrost.stage_one import with_pretrained_backbone
         from permafrost.stages import train_probes
 
@@ -139,6 +141,7 @@ def train(
     spec = resolve_language_model(recipe_name, spec)
 
     def work(destination: Destination) -> RunResult:
+        check_trackers(spec)
         from permafrost.probes.inputs.providers import CacheProvider
         from permafrost.stages import train_probes
 
@@ -170,6 +173,7 @@ def ablate(
     runs, spec = checked_folder(runs), replace(spec, variants=())
 
     def work(destination: Destination) -> RunResult:
+        check_trackers(spec)
         from permafrost.probes.experiments.ablation import run_ablation
         from permafrost.stage_one import PROVIDER, with_pretrained_backbone
 
@@ -216,6 +220,7 @@ def study(
     spec, name = spec.select_variant(variant), name or recipe_name
     check_trainable(recipe_name, spec)
     check_study(spec, name, trials, workers, storage)
+    check_trackers(spec)
     from permafrost.probes.experiments.run import run_recipe
     from permafrost.probes.experiments.study import run_study
     from permafrost.stage_one import PROVIDER, with_pretrained_backbone
@@ -234,12 +239,26 @@ def study(
     )
 
 
-def report(path: Path | str) -> Path:
-    """Draw the figures and the page of a finished run again from its tables; return the path of the page."""
-    RunFolder(Path(path), ReportError)
-    from permafrost.probes.reports.report import write_report  # loads matplotlib and pandas
+def report(path: Path | str, *others: Path | str, out: Path | str = "compare.html") -> Path:
+    """Draw the figures and the page of a finished run again from its tables, or compare several runs on one page.
 
-    return write_report(Path(path))
+    Args:
+        others: further runs.
+        out: where the page that compares several runs is written.
+
+    Returns:
+        the path of the page.
+    """
+    folders = [Path(path), *map(Path, others)]
+    for folder in folders:
+        RunFolder(folder, ReportError)
+    if others:
+        from permafrost.probes.reports import compare  # loads matplotlib and pandas
+
+        return compare.write_comparison(compare.comparison(folders), Path(out), compare.settings_grid(folders))
+    from permafrost.probes.reports.report import write_report
+
+    return write_report(folders[0])
 
 
 def load(path: Path | str, task: str = "", backbone: str = "") -> "FinishedRun":

@@ -3,7 +3,7 @@
 A run is done if its folder holds the same recipe, the same texts and targets, and was written by the same versions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -12,13 +12,18 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.machine import package_version
 from permafrost.data.plugin_registry import origins_of
-from permafrost.data.progress import Progress
+from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import Tree, differences, fingerprint, flatten_settings, plain
+from permafrost.probes.config.load import Overrides, load_one_task, resolve_language_model
 from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
-from permafrost.probes.results.read_result import read_recipe
-from permafrost.probes.results.run_folder import RunError, RunFolder
+from permafrost.probes.results.differences import VERSIONS
+from permafrost.probes.results.outcomes import RunResult, StudyResult
+from permafrost.probes.results.read_result import read_recipe, read_result, read_study
+from permafrost.probes.results.run_folder import RunError, RunFolder, checked_folder
+from permafrost.probes.search.trials import check_study, largest_search, study_identity
+from permafrost.user_data import Data, DataArguments, load_with_data
 
 IfDone = Literal["skip", "again", "fail"]
 """What a command does if the run that it is to write is done."""
@@ -27,9 +32,6 @@ if TYPE_CHECKING:  # loads numpy
     from permafrost.data.corpora.corpus import Corpus
 
 T = TypeVar("T")
-
-VERSIONS = ("permafrost", "torch", "transformers")
-"""Packages whose versions the figures of a run may depend on."""
 
 
 def kind_of_run(recipe: Recipe) -> str:
@@ -121,6 +123,52 @@ class PlannedRun:
             there[f"data of {corpus.name}"] = digests.get(fingerprint(spec), "absent")
             here[f"data of {corpus.name}"] = corpus.digest
         return differences(there, here)
+
+
+def find_study(
+    recipe: str,
+    overrides: Overrides = (),
+    name: str = "",
+    trials: int | None = None,
+    storage: str | None = None,
+    runs: Path = Path("runs"),
+    variant: str = "",
+    data: Data = None,
+    columns: Sequence[str] = (),
+    target: str = "",
+) -> tuple[Path, tuple[StudyResult, RunResult] | None]:
+    """Return the folder of a study, and its result if nothing is left to train; arguments as of ``api.study``."""
+    arguments = DataArguments(data, columns, target)
+    recipe_name, spec = load_with_data(load_one_task, recipe, overrides, arguments, NoProgress())
+    spec, study_name = spec.select_variant(variant), name or recipe_name
+    check_study(spec, study_name, trials, 1, storage)
+    folder = checked_folder(runs) / f"study-{study_name}"
+    spec = resolve_language_model(recipe_name, spec)
+    return folder, _finished_study(folder, spec, trials, f"{name}-best" if name else f"{study_name}-best-*")
+
+
+def _finished_study(
+    folder: Path, recipe: Recipe, trials: int | None, best_run: str
+) -> tuple[StudyResult, RunResult] | None:
+    """Return the result of a study and of the run of its best trial; None if a command would train something.
+
+    Args:
+        folder: folder of the study.
+        recipe: the recipe to search.
+        trials: number of finished trials that are wanted; None takes that of the recipe.
+        best_run: pattern of the name of the run of the best trial.
+
+    Raises:
+        DamageError: a file differs from what the study wrote.
+    """
+    runs = sorted(folder.parent.glob(f"{best_run}/{RECORD}"), key=lambda path: path.stat().st_mtime)
+    if not (folder / RECORD).is_file() or not runs:
+        return None
+    study = read_study(folder)
+    same = study_identity(read_recipe(RunFolder(folder, RunError))) == study_identity(recipe)
+    wanted = min(trials or recipe.study.trials, largest_search(recipe.study))
+    enough = study.trials + study.refused >= wanted
+    return (study, read_result(runs[-1].parent)) if same and enough else None
 
 
 def _holds_record(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.errors import CorpusError
-from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.progress import EventsOnly, Progress, Receive
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import check_same_latents
 from permafrost.extract.architecture.configuration import BackboneError
@@ -49,9 +49,9 @@ def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> E
         raise BackboneError(f"{run.path}: {error} {ELSEWHERE}") from error
 
 
-def make_evaluate(recipe: Recipe, folder: Path) -> Evaluate:
+def make_evaluate(recipe: Recipe, folder: Path, receive: Receive) -> Evaluate:
     """Return the function with which a worker of a study evaluates a trial; latents are shared in ``folder``."""
-    return partial(evaluate_recipe, Workspace(PROVIDER, NoProgress(), SharedInputs(folder)))
+    return partial(evaluate_recipe, Workspace(PROVIDER, EventsOnly(receive), SharedInputs(folder)))
 
 
 def train_probes(

@@ -127,6 +127,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.runs",
         "probes.search",
         "probes.tasks",
+        "probes.tracking",
         "probes.training",
         "probes.variants",
     },
@@ -155,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.results",
         "probes.runs",
         "probes.search",
+        "probes.tracking",
         "probes.variants",
     },
     "permafrost.cli": {
@@ -171,6 +173,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.prediction",
         "probes.reports",
         "probes.results",
+        "probes.search",
     },
     "data.files": {"data", "data.writing"},
     "data.writing": set(),
@@ -199,27 +202,32 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.reports",
         "probes.results",
         "probes.search",
+        "probes.tracking",
         "probes.variants",
     },
     "permafrost.display": {"data", "probes.reports", "probes.results"},
+    "probes.tracking": {"data", "probes.config", "probes.results"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 
 NO_TORCH = {
     "data", "data.corpora", "data.export", "data.language", "data.latents", "data.store", "data.readers",
     "data.writing", "probes.config", "probes.results", "probes.metrics", "probes.search", "probes.figures",
-    "probes.reports", "probes.tasks", "extract.tokenization", "extract.backbones.tokenizer",
+    "probes.reports", "probes.tasks", "probes.tracking", "extract.tokenization", "extract.backbones.tokenizer",
     "extract.finetuning.proven_cut", "extract.shard_writer", "extract.text_latents", "permafrost.stage_one",
     "probes.variants.latent_workspace", "permafrost.batches", "permafrost.named_runs",
 }  # fmt: skip
 """Sub-packages, and modules of others, that work where torch is absent; with them, all that a warm start needs."""
 
-DRAWN = {"scipy", "sklearn", "seqeval", "matplotlib", "plotly", "jinja2", "transformers"}
-"""Packages that a training begins without: they measure and draw what was trained, or load a backbone."""
+TRACKERS = {"tensorboard", "mlflow", "wandb", "optuna_dashboard"}
+"""Packages that nothing loads before a recipe or a command asks for them."""
+
+DRAWN = {"scipy", "sklearn", "seqeval", "matplotlib", "plotly", "jinja2", "transformers"} | TRACKERS
+"""Packages that a training begins without: they measure, draw or show what was trained, or load a backbone."""
 
 ONLY_IN = {
     "h5py": {"data.store.block", "data.store.shard", "data.store.shard_layout"},
-    "optuna": {"probes.search.samplers", "probes.search.storage", "probes.search.trial_log"},
+    "optuna": {f"probes.search.{module}" for module in ("dashboard", "samplers", "storage", "trial_log")},
     "transformers": {"extract"},
     "typer": {"permafrost.cli"},
     "rich": {"permafrost.cli", "permafrost.display"},
@@ -372,7 +380,9 @@ def test_a_training_begins_without_what_measures_and_draws():
 
 def test_stage_two_loads_no_language_model():
     names = [f"permafrost.{module}" for module in MODULES if module.startswith("probes")]
-    assert not loaded_by("\n".join(f"import {name}" for name in names), {"transformers", "permafrost.extract"})
+    assert not loaded_by(
+        "\n".join(f"import {name}" for name in names), {"transformers", "permafrost.extract", *TRACKERS}
+    )
 
 
 @pytest.mark.parametrize(

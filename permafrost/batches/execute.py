@@ -10,7 +10,7 @@ from permafrost.batches.outcome import NamedProgress, Outcome, run_item
 from permafrost.batches.plan import BatchItem
 from permafrost.data.errors import Terminated, terminate
 from permafrost.data.progress import Progress
-from permafrost.probes.search.workers import Pipe, Worker, WorkerDied, WorkerPool, begin_worker
+from permafrost.probes.search.workers import Event, Pipe, Worker, WorkerDied, WorkerPool, begin_worker
 
 SECONDS_TO_END = 20.0
 """Time that a worker has after SIGTERM to remove what is half written."""
@@ -24,14 +24,6 @@ class Note:
     """Message of a worker: a line to show."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """Message of a worker: an event."""
-
-    name: str
-    facts: dict[str, Any]
 
 
 def execute(

@@ -18,6 +18,7 @@ from permafrost.named_runs import PlannedRun
 from permafrost.probes.config.load import Overrides
 from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.run_folder import checked_folder
+from permafrost.probes.tracking.registry import check_trackers
 from permafrost.probes.variants.latent_workspace import LatentWorkspace
 from permafrost.stage_one import PROVIDER
 
@@ -79,7 +80,7 @@ def run_batch(
     loaded = [each for item in items if (each := _load(item, outcomes, progress))]
     workspace = LatentWorkspace(PROVIDER, progress)
     done = {each.item.name for each in loaded if _is_done(each, folder, outcomes, workspace, progress)}
-    todo = [each for each in loaded if each.item.name not in done and each.item.name not in outcomes]
+    todo = [each for each in loaded if each.item.name not in done and _can_begin(each, outcomes, progress)]
     progress.note(f"batch {place.name}: {len(items):,} runs, {len(done):,} done, {len(todo):,} to do")
     texts_run = 0
     if todo:
@@ -130,6 +131,18 @@ def _is_done(
         outcomes[loaded.item.name] = Outcome.of(error)
         _tell(loaded.item.name, outcomes[loaded.item.name], progress)
         return False
+
+
+def _can_begin(loaded: LoadedItem, outcomes: dict[str, Outcome], progress: Progress) -> bool:
+    """Return whether a run has not ended yet, and its trackers are installed; else it gets its outcome."""
+    name = loaded.item.name
+    if name not in outcomes:
+        try:
+            check_trackers(loaded.recipe)
+        except PermafrostError as error:
+            outcomes[name] = Outcome.of(error)
+            _tell(name, outcomes[name], progress)
+    return name not in outcomes
 
 
 def _tell(name: str, outcome: Outcome, progress: Progress) -> None:

@@ -69,7 +69,7 @@ def write_summary(
 def _page(
     folder: Path, name: str, varied: Sequence[str], rows: Sequence[Mapping[str, Any]], outcomes: Mapping[str, Outcome]
 ) -> bytes:
-    """Return the page: the summary, a figure and paired tests of the runs that have variants, and failures."""
+    """Return the page: the summary, what differs between the runs, a figure, paired tests, and failures."""
     from permafrost.probes.reports.compare import comparison_section  # these load matplotlib and pandas
     from permafrost.probes.reports.page import Section, Tile, render_page
     from permafrost.probes.results.grid import Grid, cell_text
@@ -83,9 +83,8 @@ def _page(
     )
     sections = [Section("summary", "Summary", "", [grid])]
     done = [run for run, outcome in outcomes.items() if not outcome.error]
-    alike = [folder / run for run in done if RunFolder(folder / run, ReportError).record.get("experiment") == "run"]
-    if alike:
-        sections.append(comparison_section(alike))
+    if done:
+        sections.append(comparison_section([folder / run for run in done]))
     if failed := {run: outcome.error for run, outcome in outcomes.items() if outcome.error}:
         cells = [[cell_text(run, 120), cell_text(error, 400)] for run, error in failed.items()]
         failures = Grid(caption="Runs that failed.", heads=["run", "error"], rows=cells, text_columns=2)

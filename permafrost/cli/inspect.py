@@ -137,8 +137,8 @@ def report_command(
 ) -> None:
     """Draw the report of a run again, or compare several runs.
 
-    Several runs are compared on one page, with paired tests on the rows that they share. With --format the tables of
-    results are printed instead: those of one run, or the comparison of several.
+    Several runs are compared on one page: what differs between their settings, and paired tests on the rows that they
+    share. With --format the tables of results are printed instead: those of one run, or the comparison of several.
     """
     if table_format and table_format not in FORMATS:
         raise SpecError(f"--format {table_format!r}: {nearest(table_format, FORMATS)}")
@@ -146,21 +146,38 @@ def report_command(
         raise SpecError("--format and --json both say what is printed: give one of them.")
     for folder in run_folders:
         RunFolder(folder, ReportError)
-    from permafrost.probes.reports.compare import comparison, comparison_grid, write_comparison  # loads pandas
-    from permafrost.probes.reports.report import result_grids, write_report  # loads matplotlib
+    if len(run_folders) > 1:
+        _compare(run_folders, out, table_format, as_json)
+        return
+    from permafrost.probes.reports.report import result_grids, write_report  # loads matplotlib and pandas
 
-    compared = comparison(run_folders) if len(run_folders) > 1 else None
     if table_format:
-        grids = result_grids(run_folders[0]) if compared is None else [comparison_grid(compared)]
+        grids = result_grids(run_folders[0])
         if not grids:
             raise ReportError(f"{run_folders[0]} has no tables of results to print.")
         print("\n".join(FORMATS[table_format](grid) for grid in grids), end="")
         return
-    page = write_report(run_folders[0]) if compared is None else write_comparison(compared, out)
+    page = write_report(run_folders[0])
     if as_json:
-        runs = {} if compared is None else {"runs": json.loads(compared.to_json(orient="records"))}
-        show_json({"report": str(page)} | runs)
+        show_json({"report": str(page)})
+    else:
+        print(page)
+
+
+def _compare(run_folders: list[Path], out: Path, table_format: str, as_json: bool) -> None:
+    """Compare several runs: print the tables in a format, or write the page."""
+    from permafrost.probes.reports import compare  # loads matplotlib and pandas
+
+    compared, settings = compare.comparison(run_folders), compare.settings_grid(run_folders)
+    grids = [compare.comparison_grid(compared), *([settings] if settings else [])]
+    if table_format:
+        print("\n".join(FORMATS[table_format](grid) for grid in grids), end="")
         return
-    if compared is not None:
-        show_grid(comparison_grid(compared))
+    page = compare.write_comparison(compared, out, settings)
+    if as_json:
+        runs = json.loads(compared.to_json(orient="records"))
+        show_json({"report": str(page), "runs": runs, "differs": compare.differing_settings(run_folders)})
+        return
+    for grid in grids:
+        show_grid(grid)
     print(page)

@@ -4,7 +4,10 @@ Each command turns its options into settings of a recipe, calls :mod:`permafrost
 """
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import NoReturn
 
 from permafrost import api
@@ -25,7 +28,9 @@ from permafrost.cli.inspect import inspect_app
 from permafrost.cli.latents import latents_app
 from permafrost.cli.prediction import prediction_app
 from permafrost.cli.verb import VerbApp
-from permafrost.probes.results.outcomes import SimilarityResult
+from permafrost.named_runs import find_study
+from permafrost.probes.config.names import JOURNAL
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
 
 app = VerbApp(
     name="permafrost",
@@ -151,6 +156,8 @@ def study_command(
     runs: options.RunsOption = Path("runs"),
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
+    dashboard: options.DashboardOption = False,
+    port: options.PortOption = 8080,
     as_json: options.JsonOption = False,
 ) -> None:
     """Search settings with Optuna, then train the best trial again.
@@ -161,7 +168,22 @@ def study_command(
     own = options.corpus_arguments(data, columns, target)
     overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
     settings = (name, trials, workers, storage, runs, Console(), variant)
-    result, best = api.study(recipe, overrides, *settings, **own, if_done=if_done)
+    if not dashboard:
+        _show_study(*api.study(recipe, overrides, *settings, **own, if_done=if_done), as_json)
+        return
+    folder, finished = find_study(recipe, overrides, name, trials, storage, runs, variant, **own)
+    from permafrost.probes.search.dashboard import serve_study
+
+    with serve_study(folder / JOURNAL, storage, port) as address:
+        Console().note(f"dashboard: {address}")
+        _show_study(*(finished or api.study(recipe, overrides, *settings, **own, if_done=if_done)), as_json)
+        sys.stdout.flush()
+        Console().note(f"the study is done; its dashboard stays at {address} until Ctrl-C")
+        with suppress(KeyboardInterrupt):
+            Event().wait()
+
+
+def _show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
     if as_json:
         chosen = {"value": result.value, "params": result.params}
         paths = {"recipe": str(result.recipe), "run": str(best.path)}

@@ -100,6 +100,19 @@ StorageOption = Annotated[
     ),
 ]
 
+DashboardOption = Annotated[
+    bool,
+    typer.Option(
+        "--dashboard",
+        help="Show the study in the browser while it runs, and afterwards until Ctrl-C. A study that is done is only "
+        "shown.",
+    ),
+]
+
+PortOption = Annotated[
+    int, typer.Option(metavar="N", help="Port of the dashboard on this machine; 0 takes a free one.")
+]
+
 Sentences = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT", help="Two or more sentences. Default: the sentences of the recipe 'similarity'."),

@@ -20,5 +20,8 @@ TASK_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
 RECORD, RECIPE = "record.json", "recipe.toml"
 """Files of a run folder: the record of the run, and its recipe."""
 
+BEST, JOURNAL = "best.toml", "journal.log"
+"""Files in the folder of a study: the recipe of its best trial, and the journal of its trials."""
+
 CORRELATIONS = ("pearson", "spearman")
 """Metrics of scores that are correlations; undefined if the predictions or the targets are constant."""

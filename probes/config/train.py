@@ -7,6 +7,9 @@ from typing import Literal
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.spec import SpecError
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+"""Experiment trackers that a run can report to; each is the name of an extra of the installation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
@@ -90,7 +93,15 @@ class TrainSpec:
     extra_metrics: tuple[str, ...] = ()
     """Metrics of your own that are measured beside the others, by name."""
 
+    track: tuple[str, ...] = ()
+    """Experiment trackers that follow a run: "tensorboard" (in the run folder), "mlflow" (where MLFLOW_TRACKING_URI
+    says, else in the working folder), "wandb" (as its environment says). Each is an extra of the installation. Nothing
+    that is trained depends on it: a run with other trackers is the same run."""
+
     def __post_init__(self) -> None:
+        if unknown := [name for name in self.track if name not in TRACKERS]:
+            raise SpecError(f"track: there is no tracker {unknown[0]!r}. Known: {', '.join(TRACKERS)}.")
+        object.__setattr__(self, "track", tuple(dict.fromkeys(self.track)))
         if self.epochs < 1 or self.batch_rows < 1 or self.patience < 1:
             raise SpecError("epochs, batch_rows and patience must be at least 1.")
         if not self.converged >= 0 or not self.checkpoint_seconds >= 0:
@@ -105,7 +116,7 @@ class TrainSpec:
             raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
 
 
-UNUSED_IN_PRETRAINING = ("loss", "class_weights", "metric", "seeds", "average", "mixer_learning_rate")
+UNUSED_IN_PRETRAINING = ("loss", "class_weights", "metric", "seeds", "average", "mixer_learning_rate", "track")
 """Settings of :class:`TrainSpec` that have no effect on pretraining: its task or the recipe fixes them."""
 
 

@@ -2,6 +2,6 @@
 
 May import: data, data.corpora, data.language, data.readers, data.store, probes.balancing, probes.config, probes.inputs,
 probes.metrics, probes.models, probes.objectives, probes.results, probes.runs, probes.search, probes.tasks,
-probes.training, probes.variants.
+probes.tracking, probes.training, probes.variants.
 Start reading at run.py, run_recipe.
 """

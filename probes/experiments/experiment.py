@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import pandas as pd
 
+from permafrost.data.atomic import temporary_path
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.errors import InputError
 from permafrost.data.progress import Progress
@@ -27,6 +28,7 @@ from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.results.read_result import read_result
 from permafrost.probes.runs.write import RunWriter, TaskContents
 from permafrost.probes.tasks.registry import Problem
+from permafrost.probes.tracking.tracking import Tracking
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.record import Stores, data_record, task_record
 from permafrost.probes.variants.tables import skipped_table
@@ -58,11 +60,14 @@ class Experiment:
             runs: folder of run folders, or the folder of this run.
             kind: what the run folder is, a key of :data:`permafrost.probes.reports.report.PAGES`.
         """
-        self.recipe, self.progress = recipe, progress
+        self.recipe = recipe
         self.writer = RunWriter(runs, name, recipe, kind)
         destination = Destination.of(runs)
-        self._unfinished = UnfinishedTrainings.of(destination.runs, destination.name or name, recipe, progress)
-        self.workspace = Workspace(provider, progress, unfinished=self._unfinished)
+        name = destination.name or name
+        self._unfinished = UnfinishedTrainings.of(destination.runs, name, recipe, progress)
+        self._tracking = Tracking(name, kind, recipe, self._tracking_folder, progress)
+        self.progress = self._tracking.progress
+        self.workspace = Workspace(provider, self.progress, unfinished=self._unfinished)
         self._stack, self._holds = ExitStack(), False
         self._left_out: dict[str, InputError] = {}
         self._training_started = time.perf_counter()
@@ -75,6 +80,7 @@ class Experiment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the checkpoints if the command has ended, or would end the same again."""
+        self._tracking.__exit__(kind, error, trace)
         same_again = isinstance(error, SpecError | CorpusError) and not self._left_out
         if self._holds and (error is None or same_again):
             self._unfinished.remove()
@@ -113,8 +119,15 @@ class Experiment:
                 f"{self._unfinished.path} is held by another process that trains with these settings; "
                 "this one keeps no checkpoints."
             )
+        self._tracking.start()
         self._training_started = time.perf_counter()
         return problems
+
+    def _tracking_folder(self) -> Path:
+        """Return the folder of what trackers keep until the run folder is there: that of the checkpoints, if held."""
+        if self._holds:
+            return self._unfinished.path
+        return self._stack.enter_context(temporary_path(self._unfinished.path.parent))
 
     def _note_unmeasured(self, problems: Iterable[Problem]) -> None:
         """Say why a split will have no metric, or no correlation."""
@@ -187,6 +200,6 @@ class Experiment:
         tasks_of = {"tasks": task_record(problems)}
         complete = common | selection | tasks_of | {"seconds": seconds} | data | dict(record)
         all_tables = {"metrics": metrics_frame(rows), "skipped": skipped_table(corpora)} | dict(tables or {})
-        path = self.writer.write(complete, all_tables, tasks or {})
+        path = self.writer.write(complete, all_tables, tasks or {}, self._tracking.folders())
         self.progress.event("measured", run=str(path), selected=str(record.get("selected", "")), **selection)
         return read_result(path)

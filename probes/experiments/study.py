@@ -9,7 +9,7 @@ import pandas as pd
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, plain, to_toml
 from permafrost.probes.config.load import load_recipe
-from permafrost.probes.config.names import PROBE
+from permafrost.probes.config.names import BEST, PROBE
 from permafrost.probes.config.recipe import Recipe, Variant, with_variant
 from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.inputs.providers import LatentProvider
@@ -18,11 +18,9 @@ from permafrost.probes.runs.write import RunWriter, write_tables
 from permafrost.probes.search.session import search
 from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import MakeEvaluate, best_recipe, check_space
+from permafrost.probes.tracking.tracking import Tracking
 from permafrost.probes.variants.record import data_record, latent_stores
 from permafrost.probes.variants.workspace import Workspace
-
-BEST = "best.toml"
-"""File of the best trial's recipe."""
 
 
 def run_study(
@@ -48,6 +46,8 @@ def run_study(
     The other arguments are those of :func:`permafrost.probes.search.session.search`.
     """
     check_space(recipe)
+    folder = runs / f"study-{study_name}"
+    tracking = Tracking(folder.name, "study", recipe, lambda: folder, progress)
     writer, workspace = RunWriter(runs, study_name, recipe, "study"), Workspace(provider, progress)
     problem = resolve_problems({name: recipe}, workspace)[PROBE]
     _check_choices(recipe, workspace)
@@ -55,11 +55,14 @@ def run_study(
     data = data_record([problem.corpus], latent_stores({name: recipe}, workspace), workspace.stored.values())
 
     def write(folder: Path, trial_log: TrialLog, settings: Mapping[str, Any]) -> StudyResult:
-        return write_study(
-            folder, trial_log, recipe, writer, {"metric": problem.metric} | data | dict(settings), progress
-        )
+        record = {"metric": problem.metric} | data | dict(settings)
+        result = write_study(folder, trial_log, recipe, writer, record, progress)
+        facts = {"trials": result.trials, "number": result.number, "value": result.value}
+        tracking.progress.event("searched", run=str(folder), **facts)
+        return result
 
-    study = search(recipe, study_name, runs, make_evaluate, write, storage, trials, workers, progress)
+    with tracking:
+        study = search(recipe, study_name, runs, make_evaluate, write, storage, trials, workers, tracking.progress)
     progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
     _, best = load_recipe(str(study.recipe))
     return StudyRun(study, train_best(best))

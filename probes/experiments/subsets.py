@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from permafrost.data.progress import EventsOnly
 from permafrost.probes.config.ablation import Subset, format_layers, subsets
 from permafrost.probes.config.columns import Column, single_layer, view_name
 from permafrost.probes.config.names import PROBE
@@ -74,15 +75,23 @@ class SubsetTrainer:
         Args:
             label: of the progress bar.
         """
-        positions = dict.fromkeys(subset.layer_positions for subset in wanted)
-        missing = [each for each in positions if each not in self.results]
-        configs = [replace(member, layers=each) for each in missing for member in self._members]
+        missing: dict[Positions, Subset] = {}
+        for subset in wanted:
+            if subset.layer_positions not in self.results:
+                missing.setdefault(subset.layer_positions, subset)
+        configs = [
+            replace(member, layers=positions, columns=self._named(subset))
+            for positions, subset in missing.items()
+            for member in self._members
+        ]
         trained: dict[Positions, list[TrainedMember]] = {}
         progress = self.workspace.progress
+        events = EventsOnly(progress.event)
         with progress.bar(label, len(configs)) as advance:
             for group in stackable_groups(configs):
                 checkpoint = checkpoint_of({PROBE: group}, self.recipe, self.workspace)
-                for member in train_group({PROBE: group}, self.recipe, checkpoint=checkpoint).members[PROBE]:
+                trained_group = train_group({PROBE: group}, self.recipe, events, label, checkpoint=checkpoint)
+                for member in trained_group.members[PROBE]:
                     seeds = trained.setdefault(member.config.layers, [])
                     seeds.append(member)
                     if len(seeds) == len(self._members):
@@ -138,6 +147,13 @@ class SubsetTrainer:
         other = reference._measure(last.layer_positions, where["split"], where["metric"])
         if other and (difference := paired_difference(other, resampled)):
             yield MetricRow(**where, against=name, **asdict(difference))
+
+    def _named(self, subset: Subset) -> dict[str, str]:
+        """Return the columns of metrics.csv that name the training of a subset."""
+        where = self._where(subset)
+        named = {"variant": where["variant"], "backbone": where["backbone"], "subset": where["subset"]}
+        named |= {"control": self.control} if self.control else {}
+        return named | ({} if self.task == PROBE else {"task": self.task})
 
     def _where(self, subset: Subset) -> dict[str, Any]:
         columns = [self.columns[position] for position in subset.layer_positions]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from permafrost.data.spec import parse, read_toml
-from permafrost.probes.config.names import RECIPE
+from permafrost.probes.config.names import BEST, RECIPE
 from permafrost.probes.config.recipe import Recipe
-from permafrost.probes.results.outcomes import RunResult, SimilarityResult
+from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
 from permafrost.probes.results.run_folder import RunError, RunFolder
 
 METRICS = "metrics.csv"
@@ -34,6 +34,22 @@ def read_result(path: Path) -> RunResult:
         parameters=record.get("parameters", {}),
         backbone_parameters=record.get("backbone_parameters", {}),
         metrics=read_metrics(folder),
+    )
+
+
+def read_study(path: Path) -> StudyResult:
+    """Return the result of a finished study, as the command that wrote it returned it; errors as above."""
+    record = RunFolder(path, RunError).record
+    return StudyResult(
+        study=record["study"],
+        folder=path,
+        trials=record["trials"],
+        refused=record["refused"],
+        number=record["best"]["number"],
+        value=record["best"]["value"],
+        params=record["best"]["params"],
+        recipe=path / BEST,
+        seconds=record["seconds"]["session"],
     )
 
 

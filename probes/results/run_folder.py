@@ -17,12 +17,12 @@ from permafrost.data.digests import DIGESTS, DamageError, digest_of, digests_of_
 from permafrost.data.errors import InputError
 from permafrost.data.machine import machine_name, package_version
 from permafrost.probes.config.load import read_file
-from permafrost.probes.config.names import RECORD, TASK_NAME
+from permafrost.probes.config.names import JOURNAL, RECORD, TASK_NAME
 
 FORMAT = 6
 """Version of the run folder format; folders of other versions are refused."""
 
-NEVER_READ = ("figures", "report.html")
+NEVER_READ = ("figures", "report.html", "tensorboard")
 """Folders and files that the record has no digests of."""
 
 TASKS_FOLDER = "tasks"
@@ -88,7 +88,7 @@ class RunFolder:
     def __init__(self, path: Path, error: type[InputError], digest: str = "") -> None:
         self.path, self._error = path, error
         if not (path / RECORD).is_file():
-            again = "Run the study again" if (path / "journal.log").exists() else "Run the recipe again"
+            again = "Run the study again" if (path / JOURNAL).exists() else "Run the recipe again"
             raise error(f"{path} is no finished run: it has no {RECORD}. {again}.")
         self.refuse_link(RECORD)
         content = read_file(path / RECORD)

@@ -8,6 +8,7 @@ The record is written last, with a digest of every file that is read again; see
 """
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,6 +72,7 @@ class RunWriter:
         record: Mapping[str, Any],
         tables: Mapping[str, pd.DataFrame],
         tasks: Mapping[str, TaskContents] | None = None,
+        folders: Mapping[str, Path] | None = None,
     ) -> Path:
         """Write a new run folder and return its path: that of the destination, or ``<name>-<n>``, the next free number.
 
@@ -81,11 +83,14 @@ class RunWriter:
             tables: table name -> table, written as ``<name>.csv`` unless it is empty.
             tasks: what predicts new texts, by task; a single task "probe" lies in the run folder itself, others are
                 runs of their own in ``tasks/<name>``.
+            folders: name -> folder to copy, of files that no record has digests of.
         """
         with temporary_path(self._destination.runs, self._destination.prefix) as temporary:
             temporary.mkdir()
             _write_tasks(temporary, tasks or {})
             self._fill(temporary, record, tables)
+            for name, folder in (folders or {}).items():
+                shutil.copytree(folder, temporary / name)
             return self._destination.claim(self._name, temporary)
 
     def rewrite(

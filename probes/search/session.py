@@ -10,12 +10,23 @@ from typing import Any
 from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.spec import plain
+from permafrost.probes.config.names import JOURNAL
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.config.study import Scalar
 from permafrost.probes.results.outcomes import StudyResult
 from permafrost.probes.search.storage import open_study, shown_storage
 from permafrost.probes.search.trial_log import TrialLog
-from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_study, run_trial
-from permafrost.probes.search.workers import EpochReport, Worker, WorkerDied, WorkerFailed, WorkerPool, run_worker
+from permafrost.probes.search.trials import MakeEvaluate, TrialResult, check_study, largest_search, run_trial
+from permafrost.probes.search.workers import (
+    EpochReport,
+    Event,
+    Worker,
+    WorkerDied,
+    WorkerFailed,
+    WorkerPool,
+    run_worker,
+)
 
 WriteStudy = Callable[[Path, TrialLog, Mapping[str, Any]], StudyResult]
 """Function that writes the folder of a study from its trials and the settings of the session."""
@@ -55,7 +66,7 @@ def search(
     progress = progress or NoProgress()
     check_study(recipe, name, trials, workers, storage)
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
-    journal = folder / "journal.log"
+    journal = folder / JOURNAL
     with file_lock(folder / "lock", wait=False) as free:
         if not free:
             raise InputError(f"study '{name}' is running already: wait for it, or stop it first.")
@@ -64,7 +75,7 @@ def search(
                 progress.note(f"study '{name}' resumes: {trial_log.finished:,} of {total:,} trials finished")
             with progress.bar(f"study {name}", total) as advance:
                 advance(min(trial_log.finished, total))
-                search_progress = _SearchProgress(trial_log, progress, advance)
+                search_progress = _SearchProgress(trial_log, recipe, progress, advance)
                 _run_trials(search_progress, recipe, shared, make_evaluate, workers, total)
             return write(folder, trial_log, {"storage": shown_storage(storage, journal), "workers": workers})
 
@@ -72,14 +83,28 @@ def search(
 class _SearchProgress:
     """Records trials in the log of the study, and shows them."""
 
-    def __init__(self, trial_log: TrialLog, progress: Progress, advance: Callable[[int], None]) -> None:
+    def __init__(self, trial_log: TrialLog, recipe: Recipe, progress: Progress, advance: Callable[[int], None]) -> None:
         self.trial_log, self._progress, self._advance = trial_log, progress, advance
+        self._ranges = recipe.study.ranges()
         self._best = best.value if (best := trial_log.best()) else None
         self._deaths = 0
+
+    def ask(self) -> tuple[int, Mapping[str, Scalar]]:
+        """Begin a trial; return its number and its values."""
+        number, params = self.trial_log.ask()
+        shown = {key: plain(self._ranges[key].decode(value)) for key, value in params.items()}
+        self._progress.event("trial", trial=number, state="running", params=shown)
+        return number, params
+
+    def receive(self, number: int, name: str, **facts: Any) -> None:
+        """Pass on an event of the training of a trial."""
+        self._progress.event(name, trial=number, **facts)
 
     def record(self, number: int, result: TrialResult) -> None:
         """Record the result of a trial."""
         self.trial_log.record(number, result)
+        reason = {"reason": result.reason} if result.reason else {}
+        self._progress.event("trial", trial=number, state=result.state, value=result.value, **reason)
         self._deaths = 0
         self._advance(1)
         if result.state == "refused":
@@ -96,6 +121,8 @@ class _SearchProgress:
         """
         cause = f"signal {-died.code}" if died.code is not None and died.code < 0 else f"exit code {died.code}"
         self._deaths += 1
+        if worker.job is not None:
+            self._progress.event("trial", trial=worker.job, state="died", value=None)
         if worker.job is not None and not self.trial_log.requeue(worker.job):
             self._deaths = 0
             self._advance(1)
@@ -125,9 +152,11 @@ def _run_trials(
         with WorkerPool(run_worker, (recipe, shared, make_evaluate), min(workers, total - trial_log.finished)) as pool:
             _run_in_pool(search_progress, pool, total)
         return
-    evaluate = make_evaluate(recipe, shared)
+    running: list[int] = []
+    evaluate = make_evaluate(recipe, shared, lambda name, **facts: search_progress.receive(running[-1], name, **facts))
     while trial_log.finished < total:
-        number, params = trial_log.ask()
+        number, params = search_progress.ask()
+        running.append(number)
         report = partial(trial_log.report, number)
         search_progress.record(number, run_trial(evaluate, recipe, number, params, report))
 
@@ -137,12 +166,15 @@ def _run_in_pool(search_progress: _SearchProgress, pool: WorkerPool, total: int)
     trial_log = search_progress.trial_log
     while trial_log.finished < total:
         while (worker := pool.idle) and trial_log.finished + pool.busy < total:
-            pool.assign(worker, *trial_log.ask())
+            pool.assign(worker, *search_progress.ask())
         for worker, message in pool.messages():
             match message:
                 case EpochReport(step, value):
                     assert worker.job is not None
                     pool.answer(worker, trial_log.report(worker.job, step, value))
+                case Event(name, facts):
+                    assert worker.job is not None
+                    search_progress.receive(worker.job, name, **facts)
                 case TrialResult():
                     assert worker.job is not None
                     search_progress.record(worker.job, message)
@@ -155,10 +187,10 @@ def _run_in_pool(search_progress: _SearchProgress, pool: WorkerPool, total: int)
 
 def _total(recipe: Recipe, trials: int | None, progress: Progress) -> int:
     """Return the number of trials to reach; samplers that exhaust a grid stop at its size."""
-    total, size = trials or recipe.study.trials, recipe.study.size()
-    if recipe.study.sampler in ("GridSampler", "BruteForceSampler") and size < total:
-        progress.note(f"{recipe.study.sampler}: the space holds {size:,.0f} trials, and no more are run")
-        return int(size)
+    total, most = trials or recipe.study.trials, largest_search(recipe.study)
+    if most < total:
+        progress.note(f"{recipe.study.sampler}: the space holds {most:,.0f} trials, and no more are run")
+        return int(most)
     return total
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from permafrost.data.errors import first_line
+from permafrost.data.progress import Receive
 from permafrost.data.spec import SpecError, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
@@ -41,8 +42,9 @@ Evaluate = Callable[[Recipe, AfterEpoch], float | Evaluation]
 """Trains a recipe with its only seed and returns the best validation metric."""
 
 
-MakeEvaluate = Callable[[Recipe, Path], Evaluate]
-"""Module-level function, called once in every worker with the recipe and the folder that the workers share."""
+MakeEvaluate = Callable[[Recipe, Path, Receive], Evaluate]
+"""Module-level function, called once in every worker with the recipe, the folder that the workers share, and the
+function that is told the events of the trainings."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,16 @@ def check_space(recipe: Recipe) -> None:
                 raise SpecError(f"study.space: '{key}' cannot be {plain(value)!r}: {message}") from error
 
 
+def largest_search(spec: StudySpec) -> float:
+    """Return the most trials that a study can have: the size of the space if its sampler exhausts it, else infinite."""
+    return spec.size() if spec.sampler in ("GridSampler", "BruteForceSampler") else math.inf
+
+
 def study_identity(recipe: Recipe) -> dict[str, Any]:
     """Return what all trials of a study share: settings, first seed and search space, as parsed from JSON."""
     tree = {key: value for key, value in plain(recipe).items() if key not in NOT_IDENTIFYING}
     tree["train"]["seeds"] = tree["train"]["seeds"][:1]
+    del tree["train"]["track"]
     tree["study"] = {"space": {key: plain(vars(dimension)) for key, dimension in recipe.study.ranges().items()}}
     as_stored: dict[str, Any] = json.loads(json.dumps(tree | {"format": STUDY_FORMAT}))
     return as_stored

@@ -32,6 +32,14 @@ class EpochReport:
 
 
 @dataclass(frozen=True)
+class Event:
+    """Message of a worker: an event, as of :meth:`permafrost.data.progress.Progress.event`."""
+
+    name: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class WorkerDied:
     """Unexpected end of a worker."""
 
@@ -170,7 +178,7 @@ def run_worker(pipe: Pipe, recipe: Recipe, folder: Path, make_evaluate: MakeEval
         return bool(pipe.recv())
 
     try:
-        evaluate = make_evaluate(recipe, folder)
+        evaluate = make_evaluate(recipe, folder, lambda name, **facts: pipe.send(Event(name, facts)))
         while (assignment := pipe.recv()) is not None:
             number, params = assignment
             pipe.send(run_trial(evaluate, recipe, number, params, report))

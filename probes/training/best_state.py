@@ -121,6 +121,12 @@ class BestStates:
         training = [best.update(epoch, losses[task], values[task]) for task, best in self.by_task.items()]
         return any(training)
 
+    @property
+    def stopped(self) -> NDArray[np.bool_]:
+        """``[member]``, whether a member has stopped in all of its tasks."""
+        stopped: NDArray[np.bool_] = np.stack([best.stopped for best in self.by_task.values()]).min(0)
+        return stopped
+
     def restore(self, task: str | None = None) -> None:
         """Copy the best weights of a task to the parameters, or those of every task, one task after another."""
         chosen = self.by_task if task is None else [task if task in self.by_task else ALL_TASKS]

@@ -24,7 +24,7 @@ from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import TextStates, shared_reads
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint
-from permafrost.probes.training.loop import fit
+from permafrost.probes.training.loop import MemberColumns, fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
 
 CHUNK = 2048
@@ -76,11 +76,13 @@ def pretrain(
     seed: int,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
+    named: MemberColumns | None = None,
 ) -> PretrainedEncoder:
     """Pretrain the encoder of ``probe`` in place; the probe has one member, and centre and scale of its task's latents.
 
     Args:
         checkpoint: file of the training's state; a killed pretraining resumes from it.
+        named: columns that name the probe in the events of the training.
 
     Raises:
         SpecError: the probe's encoder has no weights.
@@ -91,7 +93,8 @@ def pretrain(
     build = _autoencoder_problem if spec.task == "autoencoder" else _class_problem
     name, problem, measure = build(probe, spec, corpus, inputs, seed)
     members = 1 + max(int(indices.max()) for indices in problem.member_of.values())
-    histories = fit(problem, spec.train, [seed] * members, progress, f"{name}, seed {seed}", None, checkpoint).histories
+    seeds, columns, name = [seed] * members, [named or {}] * members, f"{name}, seed {seed}"
+    histories = fit(problem, spec.train, seeds, progress, name, checkpoint=checkpoint, members=columns).histories
     with torch.inference_mode():
         losses = measure()
     layers = [{name: value.clone() for name, value in layer.items()} for layer in probe.layer_states()]

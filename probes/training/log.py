@@ -11,6 +11,34 @@ from numpy.typing import NDArray
 StepRecord = dict[str, Any]
 """``losses``: task -> ``[member]``; ``weights``: task -> weight; ``cosines``: lists of two tasks and cosine."""
 
+Metrics = Mapping[str, Mapping[str, NDArray[np.floating]]]
+"""Task -> validation metric -> ``[member]``; the first metric is the selection metric."""
+
+
+def epoch_facts(
+    losses: Mapping[str, NDArray[np.floating]], metrics: Metrics, stopped: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Return the numbers of an epoch for the event ``epoch``, lists over members.
+
+    A number is None if it is undefined, or if the member had stopped before the epoch.
+
+    Args:
+        losses: task -> mean training loss, ``[member]``.
+        stopped: ``[member]``.
+    """
+
+    def listed(values: NDArray[np.floating]) -> list[float | None]:
+        pairs = zip(np.asarray(values).tolist(), stopped.tolist(), strict=True)
+        return [None if ended or not math.isfinite(value) else value for value, ended in pairs]
+
+    return {
+        "loss": {task: listed(values) for task, values in losses.items()},
+        "validation": {task: listed(next(iter(by_name.values()))) for task, by_name in metrics.items()},
+        "metrics": {
+            task: {name: listed(values) for name, values in by_name.items()} for task, by_name in metrics.items()
+        },
+    }
+
 
 @dataclass(frozen=True)
 class TrainingLog:

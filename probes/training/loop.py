@@ -22,7 +22,7 @@ from permafrost.probes.balancing.gradients import EVERY_STEPS
 from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.training.best_state import BestStates, History
 from permafrost.probes.training.checkpoint import Checkpoint
-from permafrost.probes.training.log import StepRecord, TrainingLog
+from permafrost.probes.training.log import StepRecord, TrainingLog, epoch_facts
 from permafrost.probes.training.peak_memory import PeakMemory
 from permafrost.probes.training.problem import Batches, TrainingProblem, check_problem
 from permafrost.probes.training.step import StepRunner
@@ -30,6 +30,9 @@ from permafrost.probes.training.step import StepRunner
 AfterEpoch = Callable[[int, float], None]
 """Called with the epoch, from 0, and the selection metric of the first member; an exception that it raises ends the
 training."""
+
+MemberColumns = Mapping[str, Any]
+"""Columns of metrics.csv that name a member of a training: variant, seed, subset, ..., or phase of a pretraining."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def fit(
     after_epoch: AfterEpoch | None = None,
     checkpoint: Checkpoint | None = None,
     peak: PeakMemory | None = None,
+    members: Sequence[MemberColumns] = (),
 ) -> FitResult:
     """Train every member in place; with one task, leave each member at its best epoch.
 
@@ -64,6 +68,7 @@ def fit(
         name: name of the training in progress notes.
         checkpoint: file of the training's state; the training resumes from it if it exists.
         peak: measures the memory; gets the peak from before a kill.
+        members: ``[member]``, for the events of the training; several with the same columns are parts of one.
 
     Raises:
         SpecError: nothing to train, a component that does not exist, fewer training rows than the loss needs, or a loss
@@ -75,6 +80,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds[0])
         training = _Training(problem, spec, seeds, name, peak)
+        about = {"training": name, "members": [dict(member) for member in members]}
         if checkpoint and (state := checkpoint.load()) is not None:
             try:
                 training.load_state_dict(state)
@@ -84,8 +90,9 @@ def fit(
                 ) from error
             where = f"after {training.epoch} epochs and {training.step} steps"
             progress.note(f"{name}: {'resuming' if training.learning else 'already finished,'} {where}")
+            progress.event("resumed", **about, epoch=training.epoch)
         if training.learning:
-            training.run(progress, after_epoch, checkpoint)
+            training.run(progress, after_epoch, checkpoint, about)
             progress.event("trained", training=name, epochs=training.epoch, seconds=round(training.seconds, 3))
         training.runner.optimizer.zero_grad()  # gradients are as large as the weights
     training.best.restore()
@@ -121,8 +128,14 @@ class _Training:
         """Duration so far."""
         return time.perf_counter() - self.started
 
-    def run(self, progress: Progress, after_epoch: AfterEpoch | None, checkpoint: Checkpoint | None) -> None:
-        """Train the remaining epochs."""
+    def run(
+        self,
+        progress: Progress,
+        after_epoch: AfterEpoch | None,
+        checkpoint: Checkpoint | None,
+        about: Mapping[str, Any],
+    ) -> None:
+        """Train the remaining epochs; ``about`` names the training in its events."""
         if not self.log.figures and self.reports_epochs:
             self._validate(0)
             progress.note(f"{self.name}, before it: {self.log.describe(0)}")
@@ -131,7 +144,8 @@ class _Training:
         with progress.bar(self.name, self.total) as advance:
             advance(done)
             while self.learning and self.epoch < self.spec.epochs:
-                value = self._run_epoch([advance, eta.advance], progress, checkpoint)
+                value, facts = self._run_epoch([advance, eta.advance], progress, checkpoint)
+                progress.event("epoch", **about, epoch=self.epoch, epochs=self.spec.epochs, **facts)
                 if after_epoch:
                     after_epoch(self.epoch - 1, value)
         if checkpoint:
@@ -139,8 +153,8 @@ class _Training:
 
     def _run_epoch(
         self, listeners: Sequence[Callable[[int], None]], progress: Progress, checkpoint: Checkpoint | None
-    ) -> float:
-        """Train the rest of an epoch; return the selection metric of the first member and task."""
+    ) -> tuple[float, dict[str, Any]]:
+        """Train the rest of an epoch; return the selection metric of the first member and task, and all numbers."""
         groups = self.runner.groups
         if not self.step:
             self.batches_state = self.batches.state_dict()
@@ -158,29 +172,28 @@ class _Training:
             if checkpoint and checkpoint.due():
                 checkpoint.save(self.state_dict())
         self.runner.check_weights(self.epoch)
-        values = self._validate(self.epoch + 1)
+        metrics, stopped = self._validate(self.epoch + 1), self.best.stopped
+        values = {task: next(iter(by_name.values())) for task, by_name in metrics.items()}
         losses = self.log.add_losses(self.epoch + 1, self.records, values)
         self.log.add_conflicts(self.epoch + 1, self.records)
         self.learning = self.best.update(self.epoch, losses, values) and groups.any_trainable
         self.epoch, self.step, self.records = self.epoch + 1, 0, []
-        figures = {task: [round(float(value), 6) for value in members] for task, members in values.items()}
-        progress.event("epoch", training=self.name, epoch=self.epoch, epochs=self.spec.epochs, validation=figures)
         if self.reports_epochs:
             epoch = f"epoch {self.epoch} of {self.spec.epochs}"
             progress.note(f"{self.name}, {epoch}: {self.log.describe(self.epoch)}")
-        return float(next(iter(values.values()))[0])
+        facts = epoch_facts(losses, metrics, stopped) | {"learning_rate": self.runner.learning_rates()}
+        return float(next(iter(values.values()))[0]), facts
 
-    def _validate(self, epoch: int) -> dict[str, NDArray[np.floating]]:
-        """Log all validation metrics; return task -> selection metric, ``[member]``."""
+    def _validate(self, epoch: int) -> dict[str, Mapping[str, NDArray[np.floating]]]:
+        """Log all validation metrics, and return them."""
         for module in self.problem.modules.values():
             module.eval()
-        selection = {}
+        metrics = {}
         with torch.inference_mode():
             for task, objective in self.problem.objectives.items():
-                metrics = objective.validate()
-                selection[task] = next(iter(metrics.values()))
-                self.log.add_metrics(task, epoch, metrics)
-        return selection
+                metrics[task] = objective.validate()
+                self.log.add_metrics(task, epoch, metrics[task])
+        return metrics
 
     def result_state(self) -> dict[str, Any]:
         """Return the state of a finished training."""

@@ -43,8 +43,12 @@ class ParameterGroups:
         self._before: dict[str, Tensor] = {}
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return groups for the optimizer, with peak rate ``peak``; biases and norms of a backbone do not decay."""
+        """Return groups for the optimizer, with peak rate ``peak`` and the names of what is in them, ``components``.
+
+        Biases and norms of a backbone do not decay.
+        """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        components: dict[tuple[float, float], dict[str, None]] = {}
         rates = {BACKBONE: BACKBONE_RATE} | self.spec.rates
         for name, parameter in self.named.items():
             in_mixer = MIXER_PARAMETERS.search(name)
@@ -52,10 +56,20 @@ class ParameterGroups:
             matching = [component for component in rates if belongs_to(name, component)]
             rate = rates[max(matching, key=len)] if matching else default
             no_decay = in_mixer or (belongs_to(name, BACKBONE) and parameter.dim() < 2)
-            groups.setdefault((rate, 0.0 if no_decay else self.spec.weight_decay), []).append(parameter)
+            key = (rate, 0.0 if no_decay else self.spec.weight_decay)
+            groups.setdefault(key, []).append(parameter)
+            root = name.split(".")[0]
+            component = max(matching, key=len) if matching else f"{root}.mixer" if in_mixer else root
+            components.setdefault(key, {})[component] = None
         return [
-            {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
+            {
+                "params": parameters,
+                "lr": key[0],
+                "peak": key[0],
+                "weight_decay": key[1],
+                "components": [*components[key]],
+            }
+            for key, parameters in groups.items()
         ]
 
     def freeze_due(self, epoch: int) -> list[str]:

@@ -64,6 +64,11 @@ class StepRunner:
         numbers = {task: loss.detach().float().numpy().reshape(-1) for task, loss in losses.items()}
         return {"losses": numbers, "weights": weights, "cosines": cosines}
 
+    def learning_rates(self) -> dict[str, float]:
+        """Return component -> learning rate of the last step."""
+        groups = self.optimizer.param_groups
+        return {component: float(group["lr"]) for group in groups for component in group.get("components", ())}
+
     def _backward(
         self, losses: Mapping[str, Tensor], measure_cosines: bool
     ) -> tuple[dict[str, float], list[list[Any]]]:

@@ -5,7 +5,8 @@ trained one after another. Members read inputs, never a backbone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,14 @@ class MemberConfig:
     pretrained: PretrainedEncoder | None = None
     component: str = PROBE
     """Name of the probe's component in ``train.freeze``: the name of the recipe's task, if it has several."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Columns of metrics.csv that name the member if variant and seed do not."""
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Columns of metrics.csv that name the member, for the events of its training."""
+        return {"variant": self.variant} | dict(self.columns) | {"seed": self.seed}
 
 
 def initial_probe(member: MemberConfig) -> Probe:

@@ -63,9 +63,10 @@ def train_group(
         task: stack([member.probe for member in members]) if len(members) > 1 else members[0].probe
         for task, members in group.items()
     }
-    seeds = [member.config.seed for member in next(iter(group.values()))]
+    configs = [member.config for member in next(iter(group.values()))]
+    seeds, named = [config.seed for config in configs], [config.named for config in configs]
     problem = _training_problem(recipe, {task: members[0].config for task, members in group.items()}, probes, seeds)
-    result = fit(problem, recipe.train, seeds, progress, name, after_epoch, checkpoint, peak)
+    result = fit(problem, recipe.train, seeds, progress, name, after_epoch, checkpoint, peak, named)
     members = {
         task: [
             TrainedMember(config=member.config, probe=probe, history=history)
@@ -96,7 +97,7 @@ def _training_problem(
     """
     backbone = next(iter(configs.values())).inputs.blocks
     modules: dict[str, nn.Module] = ({} if backbone is None else {BACKBONE: backbone}) | dict(probes)
-    all_metrics = backbone is not None or bool(recipe.tasks)
+    all_metrics = backbone is not None or bool(recipe.tasks) or bool(recipe.train.track)
     schedule = recipe.multitask.schedule
     return TrainingProblem(
         modules=modules,

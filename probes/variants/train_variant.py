@@ -113,7 +113,8 @@ def evaluate_recipe(workspace: Workspace, recipe: Recipe, after_epoch: AfterEpoc
         after_epoch: called after every epoch with the validation metric.
     """
     (group,) = _groups("trial", recipe, workspace, recipe.train.seeds[:1])
-    ((member,),) = train_group(group, recipe, after_epoch=after_epoch).members.values()
+    trained = train_group(group, recipe, workspace.progress, after_epoch=after_epoch)
+    ((member,),) = trained.members.values()
     if member.history.best_epoch < 0:
         raise SpecError(f"its predictions of {member.config.problem.corpus.selection_split} are constant.")
     layers = member.config.pretrained.layers if member.config.pretrained else []
@@ -216,7 +217,8 @@ def _pretrained_encoder(member: MemberConfig, workspace: Workspace) -> Pretraine
             checkpoint = workspace.unfinished.checkpoint_for(
                 name, recipe, [member.seed], corpora, latents, {"encoder": key}
             )
-        return pretrain(initial_probe(member), spec, corpus, inputs, member.seed, workspace.progress, checkpoint)
+        probe, named = initial_probe(member), member.named | {"phase": "pretraining"}
+        return pretrain(probe, spec, corpus, inputs, member.seed, workspace.progress, checkpoint, named)
 
     return workspace.encoders(key, make)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bench import Bench, pairs, write
+from tests.support.event_files import scalars
 
 WATCHED = """
 import time
@@ -58,7 +59,13 @@ def command(bench: Bench, words: Sequence[str], settings: Sequence[str], steps: 
 
 def recipe_of(name: str, bench: Bench) -> tuple[str, list[str]]:
     """A recipe and settings for a command: of pairs, or of two tasks on every layer."""
-    small = ["train.batch_rows=16", "train.epochs=2", "train.checkpoint_seconds=0", "plan.stored_dtype=float32"]
+    small = [
+        "train.track=tensorboard",
+        "train.batch_rows=16",
+        "train.epochs=2",
+        "train.checkpoint_seconds=0",
+        "plan.stored_dtype=float32",
+    ]
     if name == "run":
         bench.of_pairs()
         rows = [(row[0], "same" if row[2] > 0.4 else "other", row[3]) for row in pairs()]
@@ -101,5 +108,6 @@ def test_a_killed_command_goes_on_trains_nothing_twice_and_ends_with_the_same_ta
             assert not (each.runs / folder).exists()
         command(each, [verb, recipe], settings, steps[each])
     assert files_of(bench.runs / folder) == files_of(whole.runs / folder)
+    assert scalars(bench.runs / folder) == scalars(whole.runs / folder) != {}
     assert 0 <= steps[bench].stat().st_size - steps[whole].stat().st_size <= 1  # the step that the kill cut short
     assert not (bench.runs / "unfinished").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from permafrost.data.errors import MachineError
+from permafrost.data.progress import Receive
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe
@@ -31,7 +32,9 @@ def searching(space: Any = None, **settings: Any) -> Recipe:
     return Recipe(study=StudySpec(space=space or SPACE, **({"trials": 6} | settings)))
 
 
-def hill(recipe: Recipe, folder: Path, pause: float = 0, kill_at: int | None = None, lethal: float = 2) -> Evaluate:
+def hill(
+    recipe: Recipe, folder: Path, receive: Receive, pause: float = 0, kill_at: int | None = None, lethal: float = 2
+) -> Evaluate:
     """Best where the rate is 0.001 and there is no decay. Every training leaves a line in ``evaluated``.
 
     Args:
@@ -56,7 +59,7 @@ def hill(recipe: Recipe, folder: Path, pause: float = 0, kill_at: int | None = N
     return evaluate
 
 
-def refusing(recipe: Recipe, folder: Path) -> Evaluate:
+def refusing(recipe: Recipe, folder: Path, receive: Receive) -> Evaluate:
     """Refuses some settings, has no number for others, and makes the rest the worse the more they decay."""
 
     def evaluate(recipe: Recipe, after_epoch: AfterEpoch) -> float:
@@ -67,7 +70,7 @@ def refusing(recipe: Recipe, folder: Path) -> Evaluate:
     return evaluate
 
 
-def broken(recipe: Recipe, folder: Path) -> Evaluate:
+def broken(recipe: Recipe, folder: Path, receive: Receive) -> Evaluate:
     """Fails by the machine."""
 
     def evaluate(recipe: Recipe, after_epoch: AfterEpoch) -> float:
@@ -76,7 +79,7 @@ def broken(recipe: Recipe, folder: Path) -> Evaluate:
     return evaluate
 
 
-def sharing(recipe: Recipe, folder: Path) -> Evaluate:
+def sharing(recipe: Recipe, folder: Path, receive: Receive) -> Evaluate:
     """Scores by shared inputs, of which making any leaves a line in ``made``."""
 
     inputs = SharedInputs(folder)

@@ -72,7 +72,10 @@ def test_one_failure_does_not_stop_the_others_and_texts_that_recipes_share_run_o
         ("topics", "done"),
         ("odd", "failed"),
     ]
-    assert (tmp_path / "runs" / "night" / "report.html").read_text().count("layer 99")
+    page = (tmp_path / "runs" / "night" / "report.html").read_text()
+    assert "layer 99" in page
+    assert "What differs between the runs" in page
+    assert "plan.views" in page
     before = {path: path.stat().st_mtime for path in (tmp_path / "runs" / "night").rglob("*.csv")}
     again = run_batch(spec, tmp_path / "runs")
     assert (again.texts_run, again.rows) == (0, result.rows)

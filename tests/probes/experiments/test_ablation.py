@@ -94,9 +94,9 @@ def test_every_distinct_subset_is_trained_once(monkeypatch):
     trained = []
     original = subsets_module.train_group
 
-    def counted(group, recipe, checkpoint=None):
+    def counted(group, *arguments, **further):
         trained.extend(member.config for member in group[PROBE])
-        return original(group, recipe, checkpoint=checkpoint)
+        return original(group, *arguments, **further)
 
     monkeypatch.setattr(subsets_module, "train_group", counted)
     made = toy_trainer(ProbeSpec(encoder="none"))

@@ -261,12 +261,6 @@ def test_every_subset_of_an_ablation_has_a_line_with_its_metric_its_difference_a
     assert "“single 6”" in first.caption
 
 
-def test_layers_are_not_compared(tmp_path):
-    folder = write_layers(tmp_path / "run")
-    with pytest.raises(ReportError, match="no variants to compare"):
-        comparison([folder])
-
-
 def test_what_is_said_of_the_probe_is_in_its_diagram(tmp_path):
     about = record(True)
     about["probes"][SELECTED] |= {"head": "tags", "context": "bilstm", "mixer": "concat", "sides": 1}

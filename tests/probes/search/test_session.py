@@ -21,6 +21,7 @@ import torch
 
 from permafrost.data.atomic import file_lock
 from permafrost.data.errors import InputError, MachineError
+from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.load import load_recipe
@@ -73,7 +74,7 @@ class Interrupted(BaseException):
     """As Ctrl-C, but not pytest's."""
 
 
-class Stopping:
+class Stopping(NoProgress):
     """Progress that ends the program when it shows the n-th step."""
 
     def __init__(self, at: int) -> None:
@@ -138,9 +139,9 @@ def test_same_seed_same_trials_with_a_stop_between_two(tmp_path, sampler):
     assert params(first.folder) == params(search(recipe, "b", tmp_path, hill).folder)
 
 
-def interrupted(recipe, folder, at):
+def interrupted(recipe, folder, receive, at):
     """A hill on which Ctrl-C comes in the middle of a training."""
-    train = hill(recipe, folder)
+    train = hill(recipe, folder, receive)
 
     def evaluate(recipe, after_epoch):
         def stop(epoch, value):
@@ -202,10 +203,10 @@ def test_a_study_with_another_space_or_recipe_is_refused(tmp_path):
 
 
 def test_a_study_runs_once_at_a_time(tmp_path):
-    def inner(recipe, folder):
+    def inner(recipe, folder, receive):
         with pytest.raises(InputError, match="study 's' is running already"):
             search(recipe, "s", tmp_path, hill)
-        return hill(recipe, folder)
+        return hill(recipe, folder, receive)
 
     search(searching(trials=1), "s", tmp_path, inner)
 

@@ -51,8 +51,8 @@ def test_a_server_that_goes_away_is_said_and_nothing_is_lost(tmp_path, capfd):
         if server.folder is None:
             pytest.skip("this server is not ours to stop")
 
-        def stopping(recipe, folder):
-            train = hill(recipe, folder)
+        def stopping(recipe, folder, receive):
+            train = hill(recipe, folder, receive)
 
             def evaluate(recipe, after_epoch):
                 if len((folder.parent / "evaluated").read_text().splitlines() if started(folder) else []) == 3:
