@@ -1,6 +1,8 @@
-"""Export of many rows: seconds and resident memory of the process while each format is written.
+"""Latents out of the cache: an array of many texts, warm; the nearest of many vectors; an export of many rows.
 
     python -m benchmarks.export --rows 1000000
+
+Of the export, seconds and resident memory of the process are shown while each format is written.
 
 The store is filled with random latents of a small width under the identity of a real plan, so no text is run.
 """
@@ -12,10 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import psutil
 
+import permafrost as pf
 from benchmarks.machine import describe
 from permafrost import exporting
 from permafrost.data.progress import NoProgress
@@ -23,6 +28,7 @@ from permafrost.data.store.block import Block
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
+from permafrost.embedding import Embedded, nearest_texts
 from permafrost.extract.resolved_plan import resolve_plan
 
 SHARD_ROWS = 50_000
@@ -72,15 +78,50 @@ def text(row: int) -> str:
     return f"sentence number {row} of a file that is long"
 
 
+def measure_array(folder: Path, texts: int, width: int = 384) -> None:
+    """Print the seconds of an array of texts whose latents are stored, and whether it is what is stored."""
+    fill(folder, texts, width)
+    asked = [text(row) for row in range(texts)]
+    settings: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float16", "cache": folder}
+    for title in ("first call", "second call"):
+        started = time.perf_counter()
+        lazy = pf.latents(asked, "minilm", **settings)["mean"]
+        opened = time.perf_counter() - started
+        array = np.asarray(lazy)
+        print(f"{title:12}{opened:9.2f} s until the lazy array, {time.perf_counter() - started:.2f} s until it is read")
+    (path,) = {shard.parent for shard in folder.rglob("*.h5")}
+    stored = LatentStore.open(path).read(asked, "mean", range(7))
+    verdict = "equal" if np.array_equal(array, stored) else "NOT EQUAL"
+    print(f"{'':12}{array.nbytes / 1e6:9.0f} MB, {verdict} to what is stored")
+
+
+def measure_search(texts: int, rounds: int = 7) -> None:
+    """Print the seconds of a search for the ten nearest of random vectors."""
+    for width in (384, 384 * 21):
+        vectors = np.random.default_rng(0).normal(size=(texts, width)).astype(np.float32)
+        embedded, seconds = Embedded(texts=[text(row) for row in range(texts)], vectors=vectors), []
+        for row in range(rounds):
+            started = time.perf_counter()
+            assert nearest_texts(embedded, vectors[row])[0].number == row + 1
+            seconds.append(time.perf_counter() - started)
+        print(f"width {width:6}{median(seconds):9.3f} s for the ten nearest ({min(seconds):.3f} to {max(seconds):.3f})")
+
+
 def main() -> None:
-    """Measure every format."""
+    """Measure the array, the search and every format."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=int, default=20_000)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--format", nargs="*", default=["npy", "safetensors", "parquet", "arrow"])
     parser.add_argument("--folder", type=Path, default=None, help="Where everything is written, and removed again.")
     options = parser.parse_args()
     print(describe("cpu"))
+    print(f"pf.latents of {options.texts:,} texts, 7 layers of width 384, float16, all of them stored")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        measure_array(Path(folder), options.texts)
+    print(f"nearest of {options.texts:,} random vectors")
+    measure_search(options.texts)
     print(f"{options.rows:,} rows, 7 layers of width {options.width}, float16; resident memory while rows are written")
     print(f"{'':12}{'seconds':>9}{'file MB':>9}{'RSS MB at 10 %':>16}{'highest after':>15}{'end':>7}")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
