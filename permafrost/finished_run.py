@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from permafrost.data.progress import Progress
+from permafrost.named_runs import IfDone
 from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
@@ -34,6 +35,8 @@ class FinishedRun(Predictor):
         overrides: Iterable[str] = (),
         folder: Path | str = "runs",
         progress: Progress | None = None,
+        name: str = "",
+        if_done: IfDone = "skip",
     ) -> RunResult:
         """Evaluate the run on labelled data and write a run folder; as :func:`permafrost.evaluation.evaluate`."""
         from permafrost.evaluation import evaluate
@@ -50,4 +53,6 @@ class FinishedRun(Predictor):
             overrides=overrides,
             folder=folder,
             progress=progress,
+            name=name,
+            if_done=if_done,
         )

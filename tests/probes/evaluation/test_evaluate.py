@@ -135,6 +135,38 @@ def test_a_map_that_nothing_uses_and_a_single_row_are_refused(two_runs, rows, gi
         pf.evaluate(first.path, table, label_map=given, folder=bench.runs)
 
 
+def test_a_named_evaluation_is_done_until_a_label_a_row_or_the_run_is_another(two_runs, monkeypatch):
+    bench, first, second, third = two_runs
+    table = pd.read_csv(third)
+    asked = {"label_map": {"SAME": "same"}, "folder": bench.runs, "name": "elsewhere"}
+    done = pf.evaluate(first.path, str(third), **asked)
+    assert done.path == bench.runs / "elsewhere"
+    with monkeypatch.context() as patch:
+        patch.setattr("permafrost.evaluation.evaluate_runs", None)
+        assert pf.evaluate(first.path, str(third), **asked).metrics == done.metrics
+        words = ["evaluate", str(first.path), "--data", str(third), "--label-map", "SAME=same", "--name", "elsewhere"]
+        code, out, err = bench.command(*words, "--runs", str(bench.runs), "--json", "--if-done", "skip")
+        assert (code, json.loads(out)["metrics"]) == (0, done.metrics), err
+        for more, message in [
+            ({"if_done": "fail"}, "is done; use --if-done"),
+            ({"label_map": {"SAME": "other"}}, "label_map.SAME = .*same.* there, .*other.* here"),
+            ({"label_map": {}, "data": str(bench.folder / "topics1.csv")}, "is another run"),
+        ]:
+            with pytest.raises(InputError, match=message):
+                pf.evaluate(first.path, **{"data": str(third)} | asked | more)
+        with pytest.raises(InputError, match="is another run"):
+            pf.evaluate(second.path, str(third), **asked)
+    table[:-1].to_csv(third, index=False)
+    try:
+        with pytest.raises(InputError, match=r"rows of .* on third.csv.*--if-done again"):
+            pf.evaluate(first.path, str(third), **asked)
+        again = pf.evaluate(first.path, str(third), **asked, if_done="again")
+    finally:
+        table.to_csv(third, index=False)
+    assert again.path == done.path
+    assert again.metrics != done.metrics
+
+
 def test_rows_of_pairs_that_the_run_was_trained_on_are_counted(tmp_path, tiny):
     bench = Bench(tmp_path, tiny("bert"))
     done = api.run("pairs", bench.of_pairs("train.seeds=0"), bench.runs)
