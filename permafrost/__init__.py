@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.batches.run_batch import run_batch as batch
     from permafrost.evaluation import evaluate
     from permafrost.exporting import export_latents
     from permafrost.inspection import backbone, latents, look
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ablate",
     "backbone",
+    "batch",
     "evaluate",
     "export_latents",
     "latents",
@@ -39,6 +41,7 @@ __all__ = [
 
 ELSEWHERE = {
     "backbone": "inspection.backbone",
+    "batch": "batches.run_batch.run_batch",
     "evaluate": "evaluation.evaluate",
     "export_latents": "exporting.export_latents",
     "latents": "inspection.latents",
@@ -53,6 +56,6 @@ if not (Path(__file__).parent / "data").exists():  # a checkout, where data, ext
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module, _, function = ELSEWHERE.get(name, f"api.{name}").partition(".")
+        module, _, function = ELSEWHERE.get(name, f"api.{name}").rpartition(".")
         return getattr(importlib.import_module(f"permafrost.{module}"), function)
     raise AttributeError(f"module 'permafrost' has no attribute '{name}'")

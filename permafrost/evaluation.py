@@ -82,13 +82,7 @@ def evaluate(
     destination = Destination(checked_folder(folder), name)
     arguments = [DataArguments(each, columns, target) for each in data_sets(data)]
     _check_settable(overrides)
-    evaluated = [
-        each
-        for run_name, path in zip(distinct_names(paths), paths, strict=True)
-        for each in _evaluated_tasks(run_name, path, task, backbone, arguments, overrides, progress)
-    ]
-    if not evaluated:
-        raise RunError("name the folder of a finished run to evaluate, e.g. runs/nli-1.")
+    evaluated = _evaluated_runs(paths, task, backbone, arguments, overrides, progress)
     settings = EvaluationSettings(split=split, label_map=_label_map(label_map))
     read = read_evaluations(evaluated, settings, progress, PROVIDER)
 
@@ -130,6 +124,24 @@ def _check_settable(overrides: Iterable[str]) -> None:
             raise SpecError(
                 f"--set {setting}: an evaluation sets keys of corpus and extract; the probe is that of the run."
             )
+
+
+def _evaluated_runs(
+    paths: Sequence[Path],
+    task: str,
+    backbone: str,
+    arguments: Sequence[DataArguments],
+    overrides: Sequence[str],
+    progress: Progress,
+) -> list[EvaluatedRun]:
+    """Return the tasks of all runs with their data; errors as of :func:`evaluate`."""
+    if not paths:
+        raise RunError("name the folder of a finished run to evaluate, e.g. runs/nli-1.")
+    return [
+        each
+        for name, path in zip(distinct_names(paths), paths, strict=True)
+        for each in _evaluated_tasks(name, path, task, backbone, arguments, overrides, progress)
+    ]
 
 
 def _evaluated_tasks(
