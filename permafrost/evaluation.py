@@ -16,6 +16,7 @@ from permafrost.data.readers.resolve import file_format, line_pattern, resolve_c
 from permafrost.data.readers.sources import find_files
 from permafrost.data.spec import SpecError, Tree, override, parse, plain
 from permafrost.data.store.plan import ExtractSpec
+from permafrost.data.text import describe_value
 from permafrost.named_runs import IfDone, PlannedEvaluation
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.evaluation.corpus import EvaluationData
@@ -106,10 +107,20 @@ def _label_map(given: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
 
 
 def data_sets(data: Data | Sequence[Data]) -> list[Data]:
-    """Return data sets one by one: a list of paths, names or tables is several, a list of rows is one table."""
-    if isinstance(data, list | tuple) and data and not all(isinstance(each, Mapping | tuple) for each in data):
-        return list(data)
-    return [data]
+    """Return data sets one by one: a list of paths, names or tables is several, a list of rows is one table.
+
+    Raises:
+        CorpusError: one can be no data set.
+    """
+    if not isinstance(data, list | tuple) or not data or all(isinstance(each, Mapping | tuple) for each in data):
+        return [data]
+    for number, each in enumerate(data, 1):
+        if each is not None and (isinstance(each, bytes) or not isinstance(each, Iterable | Path)):
+            raise CorpusError(
+                f"data set {number:,} is {describe_value(each)}: give files, folders, names or tables, or a list of "
+                "rows, which are tuples or dicts."
+            )
+    return list(data)
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

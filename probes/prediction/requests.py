@@ -1,8 +1,9 @@
 """Prediction requests: texts from the command line or a file, parsed into the items that a trained run expects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.files.opening import encoding_or
@@ -13,7 +14,7 @@ from permafrost.data.readers.layout import named_column
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.resolve import line_pattern, pattern_columns
 from permafrost.data.spec import nearest
-from permafrost.data.text import NOT_UTF_8, text_problem
+from permafrost.data.text import NOT_UTF_8, describe_value, text_problem
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.tasks.base import PAIR, QUESTION, RANKED, SINGLE, Item, Target
@@ -87,6 +88,32 @@ def _describe_items(by_names: Mapping[Item, Sequence[str]], candidates: Sequence
     if list(by_names.values()) == [[PROBE]]:
         return next(iter(described.values()))
     return " or ".join(f"{description} ({', '.join(by_names[names])})" for names, description in described.items())
+
+
+def list_of_items(given: Any, locations: Sequence[str] = ()) -> list[Item]:
+    """Return items as tuples of texts.
+
+    Args:
+        given: texts, or tuples, lists or rows of an array of several. A single string is one item.
+        locations: as of :func:`check_items`; numbers if empty.
+
+    Raises:
+        CorpusError: they are no list of items, or something in them is no string.
+    """
+    given = [given] if isinstance(given, str) else given
+    is_table = isinstance(given, Mapping | bytes | bytearray) or hasattr(given, "columns")
+    if is_table or not isinstance(given, Iterable):
+        raise CorpusError(f"items must be a list of texts or of tuples of texts, got a {type(given).__name__}.")
+    items = []
+    for number, item in enumerate(given, 1):
+        is_row = isinstance(item, list | tuple) or getattr(item, "ndim", 0) == 1
+        texts = tuple(item) if is_row else (item,)
+        for text in texts:
+            if not isinstance(text, str):
+                where = locations[number - 1] if locations else f"item {number}"
+                raise CorpusError(f"{where}: expected a text or a tuple of texts, got {describe_value(text)}.")
+        items.append(texts)
+    return items
 
 
 def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str]) -> None:
@@ -240,10 +267,8 @@ def _requests_from_rows(
     return requests
 
 
-def check_text(location: str, name: str, text: object) -> None:
-    """Raise a :class:`CorpusError` if what is to be predicted or embedded is no text, or an empty one."""
-    if not isinstance(text, str):
-        raise CorpusError(f"{location}: the {name} must be a text, got {type(text).__name__}.")
+def check_text(location: str, name: str, text: str) -> None:
+    """Raise a :class:`CorpusError` if what is to be predicted or embedded is empty, or can be no text."""
     if problem := text_problem(text):
         hint = "; a question needs a context that answers it" if name in QUESTION and not text.strip() else ""
         if problem == NOT_UTF_8:

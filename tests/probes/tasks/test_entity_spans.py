@@ -295,7 +295,7 @@ REFUSED = {
     "an empty context": ("answers", [("Who ran?", " ")], "item 1: the context is empty; a question needs a context"),
     "an empty text": ("tags", ["Dog", "\n"], "item 2: the text is empty"),
     "two texts": ("tags", [("Dog", "Stove")], "item 1: this run reads one text an item, got 2"),
-    "no text": ("tags", ["Dog", (3,)], "item 2: the text must be a text, got int"),
+    "no text": ("tags", ["Dog", (3,)], "item 2: expected a text or a tuple of texts, got 3, of type int"),
     "half a character": ("tags", ["Dog \ud83d"], "half a character"),
 }
 
