@@ -25,7 +25,7 @@ from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.token_inputs import stored_tokens
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.embedding import describe_vectors, text_vectors
-from permafrost.probes.prediction.requests import check_items, check_text, list_of_items, tasks_of_items
+from permafrost.probes.prediction.items import check_items, check_text, list_of_items, tasks_of_items
 from permafrost.probes.tasks.base import Item, Prediction
 
 SLICE_TEXTS = 256
