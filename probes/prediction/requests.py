@@ -6,7 +6,7 @@ from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.files.opening import encoding_or
-from permafrost.data.files.settings import FileFormat
+from permafrost.data.files.settings import FileFormat, refuse_row
 from permafrost.data.files.table import Row, as_text, open_table
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.readers.layout import named_column
@@ -86,7 +86,7 @@ def requests_from_file(
     Raises:
         CorpusError: the file is missing, broken or empty, or lacks the columns of all tasks.
     """
-    rows = _read_rows(path, runs)
+    rows = _read_rows(path, runs, progress or NoProgress())
     if not rows:
         raise CorpusError(f"{path}: it holds no rows.")
     location, fields = rows[0]
@@ -130,7 +130,7 @@ def _requests_from_columns(
     }
 
 
-def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
+def _read_rows(path: Path, runs: Mapping[str, LoadedRun], progress: Progress) -> list[Row]:
     """Return the rows of a file; the lines of a run whose corpus is read by a regular expression are read by it too.
 
     A file that does not tell its encoding is read in the one that the runs set for their corpus. A line that does not
@@ -141,7 +141,18 @@ def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
     encodings = {run.recipe.corpus.encoding for run in runs.values()}
     encoding = encoding_or(path, encodings.pop()) if len(encodings) == 1 else "auto"
     if not pattern:
-        return [(origin, as_text(fields)) for origin, fields in open_table(path, FileFormat(encoding)).rows()]
+        empty = list[str]()
+
+        def skip(origin: str, reason: str, problem: str) -> None:
+            refuse_row(origin, reason, problem)
+            empty.append(origin)
+
+        rows: list[Row] = [
+            (origin, as_text(fields)) for origin, fields in open_table(path, FileFormat(encoding)).rows(skip)
+        ]
+        if empty:
+            progress.note(f"{path.name}: {len(empty):,} rows of empty cells are left out; the first: {empty[0]}")
+        return rows
     lines = open_table(path, FileFormat(encoding, delimiter="none")).rows()
     matched = ((origin, line, pattern.fullmatch(line)) for origin, fields in lines for line in fields.values())
     return [(origin, match.groupdict(default="") if match else {"text": line}) for origin, line, match in matched]

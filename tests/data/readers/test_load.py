@@ -685,3 +685,14 @@ def test_a_file_of_names_is_for_numbers_alone_and_names_each_class_once(tmp_path
     numbered(path, [0, 1], "World", "", "Sports")
     with pytest.raises(CorpusError, match=r"classes\.txt:2: the name is empty\."):
         own(path, ("text", "label"), "class")
+
+
+def test_rows_of_empty_cells_are_counted_and_no_share_limits_them(tmp_path):
+    texts = [f"the dog {number} sleeps,{'ab'[number % 2]}" for number in range(40)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["text,label", *texts, *[","] * 60]) + "\n")
+    corpus = load_corpus(CorpusSpec(path=str(path)))
+    assert "60 of 100 rows (60.00%) are left out, empty cells; the first: " in " ".join(corpus.notes)
+    assert len(corpus.skipped) == 60
+    with pytest.raises(CorpusError, match=r"all its cells are empty.*leave out --strict"):
+        load_corpus(CorpusSpec(path=str(path), strict=True))
