@@ -21,6 +21,7 @@ from permafrost.data.corpora.targets import TARGETS, Scores
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.registry import CORPORA, ENTITIES, SAMPLES
 from permafrost.data.spec import SpecError
+from tests.support.marks import slow_but_first
 from tests.support.real import REAL_DATA, real_data
 
 PAIRS = ("first", "second", "score")
@@ -532,7 +533,7 @@ REAL = {
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CORPORA if CORPORA[name].hub]
+    "name", slow_but_first([name for name in CORPORA if CORPORA[name].hub])
 )  # a new one without figures fails here
 def test_a_real_corpus_has_its_published_size(name, monkeypatch):
     real_data(name)

@@ -307,6 +307,7 @@ def test_items_that_the_run_cannot_read_are_refused_by_number(case, token_runs):
         token_runs[1][kind].predict(items)
 
 
+@pytest.mark.slow
 def test_minilm_finds_names_in_their_own_spelling(tmp_path, quick):
     settings = ["corpus.name=samples-tags", "corpus.held_out=0", f"extract.cache={tmp_path / 'cache'}"]
     settings += ["train.seeds=0", "train.epochs=15", "train.metric=accuracy", "probe.context_width=64"]
