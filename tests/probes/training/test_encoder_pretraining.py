@@ -58,7 +58,7 @@ def same_layers(first: PretrainedEncoder, second: PretrainedEncoder) -> list[boo
     return [all(torch.equal(one[name], two[name]) for name in one) for one, two in pairs]
 
 
-@pytest.mark.parametrize("widths", slow_but_first([RAGGED, EVEN]), ids=["ragged", "even"])
+@pytest.mark.parametrize("widths", [RAGGED, pytest.param(EVEN, marks=pytest.mark.slow)], ids=["ragged", "even"])
 @pytest.mark.parametrize(
     "spec", slow_but_first([ProbeSpec(encoder="mlp", code=(0.5,)), ProbeSpec(code=(0.5,))]), ids=["mlp", "linear"]
 )
