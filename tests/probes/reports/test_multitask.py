@@ -279,7 +279,7 @@ def test_names_that_are_alike_once_cut_are_told_apart(tmp_path):
     assert len(set(labels)) == 4
 
 
-def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_merit(copy, pages_alone):
+def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_merit(copy):
     shutil.rmtree(copy / "tasks" / "qa")
     page = Page(write_report(resealed(copy)).read_text("utf-8"))
     assert "figure-qa-by_question_word" not in page.ids
