@@ -44,3 +44,7 @@ def terminate(*_: object) -> NoReturn:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without a full stop, at most 200 characters; else its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+
+
+EMPTY_ROW = "empty cells"
+"""Reason for which a row is left out if all its cells are empty, as spreadsheets write them below their last row."""

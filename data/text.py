@@ -1,8 +1,8 @@
 """Texts: one input of a backbone, either a string or two segments that it reads together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from permafrost.data.errors import InputError
 from permafrost.data.spec import SpecError
@@ -55,6 +55,31 @@ def text_problem(text: str) -> str:
         undecoded = all("\udc80" <= half <= "\udcff" for half in halves)  # what surrogateescape makes of other bytes
         return NOT_UTF_8 if undecoded else "holds half a character (a lone surrogate)"
     return ""
+
+
+def list_of_texts(given: Any) -> list[str]:
+    """Return texts as a list.
+
+    Raises:
+        SpecError: they are one text, a table, or nothing that can be a list; or one of them is no string.
+    """
+    if isinstance(given, str):
+        raise SpecError("texts must be a list of texts, got one text: give [text].")
+    if isinstance(given, Mapping) or hasattr(given, "columns"):  # iterates over the names of its columns
+        raise SpecError(f"texts must be a list of texts, got a {type(given).__name__}: give one column of it.")
+    if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable):
+        raise SpecError(f"texts must be a list of texts, got {describe_value(given)}.")
+    texts = list(given)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise SpecError(f"text {number:,} is {describe_value(text)}, not str: leave it out.")
+    return texts
+
+
+def describe_value(value: object) -> str:
+    """Return a value of any type as an error message names it, on one line."""
+    shown = " ".join(repr(value).split())
+    return f"{shown if len(shown) <= 60 else shown[:57] + '...'}, of type {type(value).__name__}"
 
 
 def check_unsplit(longest: int, max_tokens: int) -> None:

@@ -1,6 +1,6 @@
 """Latents of texts as lazy arrays: from the store of a plan, where what is missing is run first, or in memory alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +13,7 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.key_index import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
-from permafrost.data.text import text_problem
+from permafrost.data.text import list_of_texts, text_problem
 from permafrost.extract.extraction import extract
 
 
@@ -59,21 +59,15 @@ def text_latents(
     }
 
 
-def _checked(texts: Sequence[str]) -> tuple[str, ...]:
+def _checked(given: Sequence[str]) -> tuple[str, ...]:
     """Return texts; raise a :class:`SpecError` if they are no list of strings, or one of them can be no text."""
-    if isinstance(texts, str | bytes):
-        raise SpecError("texts must be a list of texts, got one text: give [text].")
-    if isinstance(texts, Mapping) or hasattr(texts, "columns"):  # iterates over the names of its columns
-        raise SpecError(f"texts must be a list of texts, got a {type(texts).__name__}: give one column of it.")
-    texts = tuple(texts)
+    texts = list_of_texts(given)
     for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise SpecError(f"text {number:,} is {text!r}, of type {type(text).__name__}, not str: leave it out.")
         if problem := text_problem(text):
             raise SpecError(f"text {number:,} {problem}; leave it out.")
     if not texts:
         raise SpecError("there are no texts; give one or more.")
-    return texts
+    return tuple(texts)
 
 
 def _note(plan: CapturePlan, identity: Identity, progress: Progress) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from permafrost.api import ablate, load, pretrain, report, run, similarity, study, train
+    from permafrost.batches.run_batch import run_batch as batch
     from permafrost.data.plugin_registry import register
     from permafrost.data.plugins import Head, Loss, Metric, Pooling, Reader
     from permafrost.display.choose import show_progress
@@ -31,6 +32,7 @@ __all__ = [
     "Reader",
     "ablate",
     "backbone",
+    "batch",
     "evaluate",
     "export_latents",
     "latents",
@@ -50,6 +52,7 @@ __all__ = [
 ELSEWHERE = {
     **{part: f"data.plugins.{part}" for part in ("Head", "Loss", "Metric", "Pooling", "Reader")},
     "backbone": "inspection.backbone",
+    "batch": "batches.run_batch.run_batch",
     "evaluate": "evaluation.evaluate",
     "export_latents": "exporting.export_latents",
     "latents": "inspection.latents",

@@ -79,13 +79,14 @@ class Neighbour:
     text: str
 
 
-def make_embedder(name: str, task: str, view: str, overrides: Iterable[str]) -> Embedder:
+def make_embedder(name: str, task: str, view: str, overrides: Iterable[str], backbone: str = "") -> Embedder:
     """Return what embeds: the probe of a run if ``name`` is a run folder, else the last layer of a backbone.
 
     Args:
         task: of a run with several.
         view: of a backbone; empty takes that of ``plan.views``.
         overrides: settings of the tables plan and extract, for a backbone.
+        backbone: place of the backbone of a run, as of :func:`permafrost.api.load`.
 
     Raises:
         InputError: it is neither, or settings are given that it does not have.
@@ -94,19 +95,21 @@ def make_embedder(name: str, task: str, view: str, overrides: Iterable[str]) -> 
     if (Path(name) / RECORD).is_file():
         if settings:
             raise SpecError(f"{name} is a run, which embeds with its own settings: leave {settings[0]} out.")
-        return _run_embedder(Path(name), task)
+        return _run_embedder(Path(name), task, backbone)
     if Path(name).parent.name and Path(name).parent.is_dir() and not Path(name).exists():
         raise InputError(f"{name}: there is no such run folder, and no folder of a model.")
+    if backbone:
+        raise SpecError(f"--backbone {backbone}: {name} is no run folder, and is the backbone itself: leave it out.")
     if task:
         raise SpecError(f"--task {task}: {name} is no run folder, and a backbone has no tasks.")
     return _backbone_embedder(name, settings)
 
 
-def _run_embedder(path: Path, task: str) -> Embedder:
+def _run_embedder(path: Path, task: str, backbone: str) -> Embedder:
     from permafrost.api import load
     from permafrost.probes.prediction.embedding import describe_vectors
 
-    predictor = load(path, task)
+    predictor = load(path, task, backbone)
     task = predictor.task_to_embed(task)
     meaning = describe_vectors(predictor.tasks[task])
 

@@ -16,14 +16,19 @@ from permafrost.data.readers.resolve import file_format, line_pattern, resolve_c
 from permafrost.data.readers.sources import find_files
 from permafrost.data.spec import SpecError, Tree, override, parse, plain
 from permafrost.data.store.plan import ExtractSpec
+from permafrost.data.text import describe_value
 from permafrost.display.choose import display_of
+from permafrost.named_runs import IfDone, PlannedEvaluation
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.evaluation.corpus import EvaluationData
 from permafrost.probes.evaluation.evaluate import evaluate_runs
 from permafrost.probes.evaluation.evaluation import EvaluatedRun, EvaluationSettings
 from permafrost.probes.evaluation.labels import parse_label_map
+from permafrost.probes.evaluation.reading import read_evaluations
 from permafrost.probes.objectives.fitted import LoadedRun
+from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.outcomes import RunResult
+from permafrost.probes.results.read_result import read_result
 from permafrost.probes.results.run_folder import RunError, RunFolder, checked_folder
 from permafrost.probes.runs.load import load_tasks
 from permafrost.stage_one import PROVIDER
@@ -47,6 +52,8 @@ def evaluate(
     overrides: Iterable[str] = (),
     folder: Path | str = "runs",
     progress: ProgressOption = None,
+    name: str = "",
+    if_done: IfDone = "skip",
 ) -> RunResult:
     """Evaluate finished runs on labelled data, and write a run folder with metrics, predictions and a page.
 
@@ -66,38 +73,56 @@ def evaluate(
         overrides: ``corpus.…=value`` and ``extract.…=value`` settings, as after ``--set``.
         folder: the folder in which the run folder is written.
         progress: as of :func:`permafrost.api.run`.
+        name, if_done: as of :func:`permafrost.api.run`; done is what is of the same runs, rows, labels and versions.
 
     Raises:
-        InputError: data cannot be read, are of another kind than a run or have none of its labels; or a backbone is not
-            the one that a run was trained on.
+        InputError: data cannot be read or do not fit a run; a backbone is not the one that a run was trained on; or
+            ``name`` is that of another run.
         MachineError: the machine failed; the message says what is safe.
     """
-    if isinstance(label_map, Mapping):
-        given = {str(theirs): str(ours) for theirs, ours in label_map.items()}
-    else:
-        given = parse_label_map(label_map)
-    paths = [Path(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
-    paths = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
-    progress, folder, overrides = display_of(progress), checked_folder(folder), list(overrides)
+    paths = _distinct_paths([runs] if isinstance(runs, str | Path) else runs)
+    progress, overrides = display_of(progress), list(overrides)
+    destination = Destination(checked_folder(folder), name)
     arguments = [DataArguments(each, columns, target) for each in data_sets(data)]
     _check_settable(overrides)
-    names = distinct_names(paths)
-    evaluated = [
-        each
-        for name, path in zip(names, paths, strict=True)
-        for each in _evaluated_tasks(name, path, task, backbone, arguments, overrides, progress)
-    ]
-    if not evaluated:
-        raise RunError("name the folder of a finished run to evaluate, e.g. runs/nli-1.")
-    settings = EvaluationSettings(split=split, label_map=given)
-    return evaluate_runs("evaluation", evaluated, settings, folder, progress, PROVIDER)
+    evaluated = _evaluated_runs(paths, task, backbone, arguments, overrides, progress)
+    settings = EvaluationSettings(split=split, label_map=_label_map(label_map))
+    read = read_evaluations(evaluated, settings, progress, PROVIDER)
+
+    def work(place: Destination) -> RunResult:
+        for run in [each.run for each in evaluated] if not backbone else ():
+            check_backbone(run)
+        return evaluate_runs("evaluation", read, place, progress)
+
+    return PlannedEvaluation(destination, read.identity, read.digests, if_done).run(work, read_result, progress)
+
+
+def _distinct_paths(runs: Sequence[Path | str]) -> list[Path]:
+    """Return the paths of runs; one that is named twice counts where it is named first."""
+    return list({path.resolve(): path for path in reversed([*map(Path, runs)])}.values())[::-1]
+
+
+def _label_map(given: Mapping[str, str] | Iterable[str]) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        return parse_label_map(given)
+    return {str(theirs): str(ours) for theirs, ours in given.items()}
 
 
 def data_sets(data: Data | Sequence[Data]) -> list[Data]:
-    """Return data sets one by one: a list of paths, names or tables is several, a list of rows is one table."""
-    if isinstance(data, list | tuple) and data and not all(isinstance(each, Mapping | tuple) for each in data):
-        return list(data)
-    return [data]
+    """Return data sets one by one: a list of paths, names or tables is several, a list of rows is one table.
+
+    Raises:
+        CorpusError: one can be no data set.
+    """
+    if not isinstance(data, list | tuple) or not data or all(isinstance(each, Mapping | tuple) for each in data):
+        return [data]
+    for number, each in enumerate(data, 1):
+        if each is not None and (isinstance(each, bytes) or not isinstance(each, Iterable | Path)):
+            raise CorpusError(
+                f"data set {number:,} is {describe_value(each)}: give files, folders, names or tables, or a list of "
+                "rows, which are tuples or dicts."
+            )
+    return list(data)
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -112,6 +137,24 @@ def _check_settable(overrides: Iterable[str]) -> None:
             raise SpecError(
                 f"--set {setting}: an evaluation sets keys of corpus and extract; the probe is that of the run."
             )
+
+
+def _evaluated_runs(
+    paths: Sequence[Path],
+    task: str,
+    backbone: str,
+    arguments: Sequence[DataArguments],
+    overrides: Sequence[str],
+    progress: Progress,
+) -> list[EvaluatedRun]:
+    """Return the tasks of all runs with their data; errors as of :func:`evaluate`."""
+    if not paths:
+        raise RunError("name the folder of a finished run to evaluate, e.g. runs/nli-1.")
+    return [
+        each
+        for name, path in zip(distinct_names(paths), paths, strict=True)
+        for each in _evaluated_tasks(name, path, task, backbone, arguments, overrides, progress)
+    ]
 
 
 def _evaluated_tasks(
@@ -132,8 +175,6 @@ def _evaluated_tasks(
     tasks = load_tasks(path, task)
     evaluated, left_out = dict[str, list[EvaluationData]](), list[InputError]()
     runs = {name: with_backbone(_with_settings(run, overrides), backbone) for name, run in tasks.items()}
-    for run in runs.values() if not backbone else ():
-        check_backbone(run)
     for argument, data_name in zip(arguments, _data_names(arguments), strict=True):
         errors = list[InputError]()
         for task_name, run in runs.items():

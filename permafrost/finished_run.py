@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from permafrost.data.progress import ProgressOption
 from permafrost.display.choose import display_of
 from permafrost.display.html import folder_html
+from permafrost.named_runs import IfDone
 from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
@@ -42,6 +43,8 @@ class FinishedRun(Predictor):
         overrides: Iterable[str] = (),
         folder: Path | str = "runs",
         progress: ProgressOption = None,
+        name: str = "",
+        if_done: IfDone = "skip",
     ) -> RunResult:
         """Evaluate the run on labelled data and write a run folder; as :func:`permafrost.evaluation.evaluate`."""
         from permafrost.evaluation import evaluate
@@ -58,4 +61,6 @@ class FinishedRun(Predictor):
             overrides=overrides,
             folder=folder,
             progress=progress,
+            name=name,
+            if_done=if_done,
         )

@@ -1,8 +1,10 @@
 """Runs with a name: whether the run of a name is done, so that the command need not run; nothing here loads torch.
 
-A run is done if its folder holds the same recipe, the same texts and targets, and was written by the same versions.
+A run is done if its folder holds the same recipe, the same texts and targets, and was written by the same versions; an
+evaluation, if it is of the same runs and rows.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,23 +43,24 @@ def kind_of_run(recipe: Recipe) -> str:
     return "layers" if recipe.multitask.schedule == "separate" else "multitask"
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run that a command is to write, if it is not done."""
+class NamedRun(ABC):
+    """A run folder that a command is to write, if it is not done."""
 
     destination: Destination
-    recipe: Recipe
-    """The recipe as the run folder holds it."""
-
     kind: str
     """``experiment`` in the record."""
 
-    if_done: IfDone = "skip"
+    if_done: IfDone
     replaces: bool = False
-    """Whether the run takes the place of one of another recipe, as the best of a study does, or refuses to."""
+    """Whether the run takes the place of one with other settings, as the best of a study does, or refuses to."""
 
-    read_corpus: Callable[[CorpusSpec], "Corpus"] | None = None
-    """Function that reads a corpus; None reads it from its files."""
+    @abstractmethod
+    def _settings(self, folder: RunFolder) -> tuple[Tree, Tree]:
+        """Return the settings of the run in a folder of this kind, and those of this run."""
+
+    @abstractmethod
+    def _digests(self, folder: RunFolder) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what was read -> its digest, of the run in a folder and of this run."""
 
     def run(self, work: Callable[[Destination], T], read: Callable[[Path], T], progress: Progress) -> T:
         """Return the result of ``work``, or that of the run as it is read from its folder if it is done.
@@ -90,39 +93,80 @@ class PlannedRun:
         if not _holds_record(path):
             return False
         folder = RunFolder(path, RunError)
-        recipe = read_recipe(folder)
-        settings = [dict(flatten_settings(plain(each.relevant_settings()))) for each in (recipe, self.recipe)]
         kinds = [{"experiment": str(kind)} for kind in (folder.record.get("experiment"), self.kind)]
-        differing = differences(*kinds) or differences(*settings)
+        differing = differences(*kinds) or differences(
+            *(dict(flatten_settings(tree)) for tree in self._settings(folder))
+        )
         if differing and not self.replaces:
             raise InputError(
-                f"{path} is of another recipe ({differing}); set another --name, or restore these settings. The run "
-                "there is kept."
+                f"{path} is another run ({differing}); set another --name, or restore these settings. The run there is "
+                "kept."
             )
         if differing or self.if_done == "again":
             return not differing
-        if (changed := self._changes(folder.record)) and not self.replaces:
+        if (changed := self._changes(folder)) and not self.replaces:
             raise InputError(
                 f"{path} was made of other data or by other versions ({changed}); --if-done again makes it anew in "
                 "its place, or set another --name. The run there is kept."
             )
         return not changed
 
-    def _changes(self, record: Tree) -> str:
+    def _changes(self, folder: RunFolder) -> str:
         """Return what differs in versions and data, as a phrase; empty if nothing does."""
-        recorded = record.get("versions") or {}
+        recorded = folder.record.get("versions") or {}
         versions = [{f"{name} version": str(get(name)) for name in VERSIONS} for get in (recorded.get, package_version)]
-        plugins = [_table(record.get("plugins")), origins_of(flatten_settings(plain(self.recipe)))]
-        if differing := differences(*versions) or differences(*plugins):
-            return differing
-        there, here = dict[str, str](), dict[str, str]()
+        return differences(*versions) or differences(*self._digests(folder))
+
+
+@dataclass(frozen=True)
+class PlannedRun(NamedRun):
+    """A run of a recipe."""
+
+    destination: Destination
+    recipe: Recipe
+    """The recipe as the run folder holds it."""
+
+    kind: str
+    if_done: IfDone = "skip"
+    replaces: bool = False
+    read_corpus: Callable[[CorpusSpec], "Corpus"] | None = None
+    """Function that reads a corpus; None reads it from its files."""
+
+    def _settings(self, folder: RunFolder) -> tuple[Tree, Tree]:
+        there = read_recipe(folder)
+        return plain(there.relevant_settings()), plain(self.recipe.relevant_settings())
+
+    def _digests(self, folder: RunFolder) -> tuple[dict[str, str], dict[str, str]]:
+        there = dict(_table(folder.record.get("plugins")))
+        here = origins_of(flatten_settings(plain(self.recipe)))
         for spec in self.recipe.corpora():
             from permafrost.data.readers.load import load_corpus  # loads pyarrow
 
-            corpus, digests = (self.read_corpus or load_corpus)(spec), _table(record.get("data"))
+            corpus, digests = (self.read_corpus or load_corpus)(spec), _table(folder.record.get("data"))
             there[f"data of {corpus.name}"] = digests.get(fingerprint(spec), "absent")
             here[f"data of {corpus.name}"] = corpus.digest
-        return differences(there, here)
+        return there, here
+
+
+@dataclass(frozen=True)
+class PlannedEvaluation(NamedRun):
+    """An evaluation of finished runs."""
+
+    destination: Destination
+    asked: Tree
+    """What is evaluated on what, as the record has it under this name."""
+
+    digests: dict[str, str]
+    """Run, or rows of data, -> digest; as the record has it under ``data``."""
+
+    if_done: IfDone = "skip"
+    kind: str = "evaluation"
+
+    def _settings(self, folder: RunFolder) -> tuple[Tree, Tree]:
+        return _table(folder.record.get("asked")), self.asked
+
+    def _digests(self, folder: RunFolder) -> tuple[dict[str, str], dict[str, str]]:
+        return _table(folder.record.get("data")), self.digests
 
 
 def find_study(
@@ -184,5 +228,5 @@ def _holds_record(path: Path) -> bool:
     return False
 
 
-def _table(value: Any) -> dict[str, str]:
+def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}

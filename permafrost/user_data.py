@@ -17,6 +17,7 @@ from permafrost.data.errors import first_line
 from permafrost.data.files.column_names import split_of
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
+from permafrost.data.text import describe_value
 from permafrost.probes.config.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ def save_rows(data: Any, folder: Path) -> Path:
         table = _as_table(data)
     except (pyarrow.ArrowException, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorpusError(
-            f"data = {type(data).__name__}: it cannot be read as a table ({first_line(error)}); give each column "
-            "a name of its own and values of one type."
+            f"data = {type(data).__name__}: it cannot be read as a table ({_odd_value(data) or first_line(error)}); "
+            "give each column a name of its own and values of one type."
         ) from error
     sink = pyarrow.BufferOutputStream()
     metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key == b"huggingface"}
@@ -160,7 +161,7 @@ def _as_table(data: Any) -> Any:
     import pyarrow
 
     if isinstance(data, Mapping) and not any(map(split_of, data)):
-        return pyarrow.table({str(name): list(column) for name, column in data.items()})
+        return _from_columns({str(name): list(column) for name, column in data.items()})
     if isinstance(data, Mapping):  # a DatasetDict, or a table for each split
         if unknown := [name for name in data if not split_of(name)]:
             raise CorpusError(
@@ -184,15 +185,38 @@ def _as_table(data: Any) -> Any:
         return pyarrow.table({"text": rows})
     if rows and all(isinstance(row, Mapping) for row in rows):
         names = dict.fromkeys(name for row in rows for name in row)
-        return pyarrow.table({str(name): [row.get(name) for row in rows] for name in names})
+        return _from_columns({str(name): [row.get(name) for row in rows] for name in names})
     if rows and all(isinstance(row, list | tuple) for row in rows):
         width = max(map(len, rows))
         columns = ([row[index] if index < len(row) else None for row in rows] for index in range(width))
-        return pyarrow.table({str(number): column for number, column in enumerate(columns, 1)})
+        return _from_columns({str(number): column for number, column in enumerate(columns, 1)})
+    odd = next((number for number, row in enumerate(rows, 1) if type(row) is not type(rows[0])), 1)
+    found = f" (row {odd:,} is {describe_value(rows[odd - 1])})" if rows else ""
     raise CorpusError(
-        f"data = {type(data).__name__}: give a file, a folder, a name, a pandas or datasets table, or a list of texts, "
-        "tuples or dicts with at least one row."
+        f"data = {type(data).__name__}{found}: give a file, a folder, a name, a pandas or datasets table, or a list of "
+        "texts, tuples or dicts with at least one row."
     )
+
+
+def _from_columns(columns: Mapping[str, Sequence[Any]]) -> Any:
+    """Return a table; missing values may be None or NaN, as in pandas."""
+    import pyarrow
+
+    return pyarrow.table({name: pyarrow.array(list(column), from_pandas=True) for name, column in columns.items()})
+
+
+def _odd_value(data: Any) -> str:
+    """Return the place of the first value of another type than those above it; empty if there is none."""
+    if not isinstance(data, list) or not all(isinstance(row, Mapping | list | tuple) for row in data):
+        return ""
+    types = dict[str, type]()
+    for number, row in enumerate(data, 1):
+        named = row.items() if isinstance(row, Mapping) else enumerate(row, 1)
+        for name, value in named:
+            before = types.setdefault(str(name), type(value)) if value is not None else type(value)
+            if before is not type(value):
+                return f"row {number:,}, column {name}: {describe_value(value)}, after {before.__name__}"
+    return ""
 
 
 def _in_split(table: Any, split: str) -> Any:

@@ -1,7 +1,9 @@
 """What several tests share: tiny backbones of every family, real corpora and models where they are."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+from permafrost.data.memo import Memo
 from permafrost.data.store.identity import Identity
 from tests.support.models.backbones import WORDS, tiny_folder
 from tests.support.site.sitecustomize import refuse_top_level_packages
@@ -43,6 +46,44 @@ def same_draws() -> None:
     """Every test draws the same numbers from torch, whichever ran before it."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_objects() -> None:
+    """What was imported so far is no garbage: a training, which collects garbage first, need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+PROVEN_OF_STAGE_ONE = ("tests/extract", "tests/data")
+"""Folders of tests that see for themselves what a cache remembers."""
+
+TOLD = ("road ", "structure", "pilot ", "cut ", "tokenizer ")
+"""Beginnings of the keys of what is found by running a backbone; their ends are digests of model, code and versions."""
+
+FOUND = dict[str, str]()
+"""What was found of backbones in this process."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def proven_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is proven of a tiny backbone holds in every cache: tests of what is trained on it prove it once."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.nodeid.startswith(PROVEN_OF_STAGE_ONE):
+            patch.setattr(Memo, "read", read_or_found)
+            patch.setattr(Memo, "write", write_and_find)
+        yield
+
+
+def read_or_found(memo: Memo, key: str, read: Any = Memo.read) -> str | None:
+    found = FOUND.get(key) if key.startswith(TOLD) else None
+    return found or read(memo, key)
+
+
+def write_and_find(memo: Memo, key: str, value: str, write: Any = Memo.write) -> None:
+    write(memo, key, value)
+    if key.startswith(TOLD):
+        FOUND[key] = value
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +128,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no figures and few bootstrap samples, which take longer than all else of a small one."""
     monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
     monkeypatch.setattr("permafrost.probes.metrics.bootstrap.RESAMPLES", 50)
+
+
+@pytest.fixture
+def pages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are written, with their figures; these are not drawn once more for files of their own."""
+    monkeypatch.setattr("permafrost.probes.reports.report.save_pictures", lambda folder, sections, known: None)
 
 
 @pytest.fixture

@@ -385,43 +385,46 @@ def test_stage_two_loads_no_language_model():
     )
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--help"],
-        ["run", "--help"],
-        ["report", "--help"],
-        ["recipes"],
-        ["config", "sts"],
-        ["cache", "list", "--cache", "no-such-cache"],
-        ["run", "no-such-recipe"],
-        ["run", "sts", "--set", "probe.encodr=mlp"],
-        ["run", "sts", "--set", "train.epochs=many"],
-        ["run", "topic-sentiment", "--only", "no-such-variant"],
-        ["run", "quickstart", "--name", "a/b"],
-        ["batch", "quickstart", "no-such-recipe"],
-        ["batch", "quickstart", "quickstart"],
-        ["study", "layers"],
-        ["run", "sts", "--set", "upper.cut=4"],
-        ["pretrain", "sts"],
-        ["pretrain", "sts", "--set", "language.blocks=0"],
-        ["study", "pairs"],
-        ["ablate", "quickstart", "--set", "finetune.cut=4"],
-        ["study", "quickstart", "--trials", "0"],
-        ["study", "quickstart", "--storage", "nonsense"],
-        ["predict", "no-such-run", "a text"],
-        ["report", "no-such-run"],
-    ],
-    ids=" ".join,
-)
-def test_help_and_refusals_load_nothing_heavy(words):
+LIGHT = [
+    ["--help"],
+    ["run", "--help"],
+    ["report", "--help"],
+    ["recipes"],
+    ["config", "sts"],
+    ["cache", "list", "--cache", "no-such-cache"],
+    ["run", "no-such-recipe"],
+    ["run", "sts", "--set", "probe.encodr=mlp"],
+    ["run", "sts", "--set", "train.epochs=many"],
+    ["run", "topic-sentiment", "--only", "no-such-variant"],
+    ["run", "quickstart", "--name", "a/b"],
+    ["batch", "quickstart", "no-such-recipe"],
+    ["batch", "quickstart", "quickstart"],
+    ["study", "layers"],
+    ["run", "sts", "--set", "upper.cut=4"],
+    ["pretrain", "sts"],
+    ["pretrain", "sts", "--set", "language.blocks=0"],
+    ["study", "pairs"],
+    ["ablate", "quickstart", "--set", "finetune.cut=4"],
+    ["study", "quickstart", "--trials", "0"],
+    ["study", "quickstart", "--storage", "nonsense"],
+    ["predict", "no-such-run", "a text"],
+    ["report", "no-such-run"],
+]
+"""Commands that show something or are refused."""
+
+
+def test_help_and_refusals_load_nothing_heavy():
+    """One process runs them all, and stops after the first that loads something."""
     code = f"""
-sys.argv = ["permafrost", *{words!r}]
 from permafrost.cli.main import main
-try:
-    main()
-except SystemExit:
-    pass
+for words in {LIGHT!r}:
+    sys.argv = ["permafrost", *words]
+    try:
+        main()
+    except SystemExit:
+        pass
+    if found := sorted(set(sys.modules) & {HEAVY!r}):
+        sys.exit(f"{{words}} loads {{found}}")
 """
     assert not loaded_by(code, HEAVY)
 

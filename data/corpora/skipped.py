@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.errors import EMPTY_ROW
 
 
 class SkippedRow(NamedTuple):
@@ -33,7 +34,7 @@ class SkippedRows:
         self.strict, self.most, self.ignored = strict, most, frozenset(ignored)
         self.rows = list[SkippedRow]()
         self.unwanted = list[SkippedRow]()
-        """Rows with a target of ``ignored``."""
+        """Rows with a target of ``ignored``, and rows of empty cells: no share limits them."""
 
         self.kept = 0
         """Number of rows that were read and are not left out."""
@@ -50,7 +51,8 @@ class SkippedRows:
         if self.strict:
             remedy = f"{self.remedies[reason]}, or " if reason in self.remedies else "correct it, or "
             raise CorpusError(f"{origin}: {problem}; {remedy}leave out --strict (corpus.strict = false) to skip it.")
-        self.rows.append(SkippedRow(origin, reason, problem))
+        kind = self.unwanted if reason == EMPTY_ROW else self.rows
+        kind.append(SkippedRow(origin, reason, problem))
 
     def ignore(self, origin: str, target: str | None) -> bool:
         """Return whether a target is one of those to leave out; its row is counted if it is."""
@@ -63,7 +65,7 @@ class SkippedRows:
 
     @property
     def all_rows(self) -> tuple[SkippedRow, ...]:
-        """All rows that are left out, those that the user wants left out last."""
+        """All rows that are left out, those that are nobody's fault last."""
         return *self.rows, *self.unwanted
 
     def check(self, name: str) -> None:

@@ -36,6 +36,10 @@ WORDS, TAGS = ("tokens", "words"), ("nertags", "tags", "labels", "ner")
 """Columns of lists: the words of a sentence, and their tags."""
 
 RELEVANCES = ("relevance", "label", "score", "rel")
+"""Columns of the relevance of a passage, if passages are to be ranked."""
+
+RANKS = ("relevance", "rel")
+"""Columns that say by their name that passages are to be ranked."""
 
 OTHERS = (
     "id", "idx", "index", "url", "date", "author", "name", "source", "language", "lang", "pos",

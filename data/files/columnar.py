@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.errors import CorpusError, PermafrostError, first_line
+from permafrost.data.errors import EMPTY_ROW, CorpusError, PermafrostError, first_line
 from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.files.settings import Skip, refuse_row
 from permafrost.data.plugin_registry import find, origin_of
 from permafrost.data.plugins import Reader
 
@@ -36,8 +37,8 @@ def read_arrow(path: Path) -> Iterator[TypedRow]:
         yield from _rows(path, batches, reader.schema)
 
 
-def read_xlsx(path: Path) -> Iterator[TypedRow]:
-    """Read the first sheet of a workbook; its first row names the columns.
+def read_xlsx(path: Path, skip: Skip = refuse_row) -> Iterator[TypedRow]:
+    """Read the first sheet of a workbook; its first row names the columns, and ``skip`` receives rows of empty cells.
 
     Raises:
         CorpusError: python-calamine is not installed, or the file is no workbook.
@@ -59,6 +60,8 @@ def read_xlsx(path: Path) -> Iterator[TypedRow]:
     for number, values in enumerate(rows[1:], 2):
         if any(value != "" for value in values):
             yield f"{path}:{number}", dict(zip(names, map(_cell, values), strict=True))
+        else:
+            skip(f"{path}:{number}", EMPTY_ROW, "all its cells are empty")
 
 
 def read_own(path: Path, name: str) -> Iterator[TypedRow]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from permafrost.data.errors import CorpusError
+from permafrost.data.errors import EMPTY_ROW, CorpusError
 from permafrost.data.files.dialect import DELIMITER_LINE, Dialect, split_rows
 from permafrost.data.files.json_rows import TEXT
 from permafrost.data.files.opening import LONGEST_LINE, lines_of
@@ -20,7 +20,7 @@ Fields = tuple[str, dict[str, str]]
 
 
 def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> Iterator[Fields]:
-    """Read the rows of a file of text; blank lines are left out.
+    """Read the rows of a file of text; blank lines are left out, and ``skip`` receives rows of empty cells.
 
     Raises:
         CorpusError: the file cannot be read, a header names a column twice, or a quotation mark is out of place.
@@ -45,6 +45,8 @@ def read_delimited(path: Path, encoding: str, dialect: Dialect, skip: Skip) -> I
         for values in split_rows(counted(), dialect):
             origin, start = f"{path}:{start}", number + 1  # a quoted field may span lines: a row is where it begins
             if not any(values):
+                if len(values) > 1 and (names or not dialect.header):
+                    skip(origin, EMPTY_ROW, "all its cells are empty")
                 continue
             if dialect.header and not names:
                 names, header = _names(values), values

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from permafrost.data.errors import CorpusError
+from permafrost.data.errors import EMPTY_ROW, CorpusError
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,6 @@ Skip = Callable[[str, str, str], None]
 
 
 def refuse_row(origin: str, reason: str, problem: str) -> None:
-    """Raise a :class:`CorpusError` for a row that cannot be read."""
-    raise CorpusError(f"{origin}: {problem}.")
+    """Raise a :class:`CorpusError` for a row that cannot be read; one of empty cells is left out."""
+    if reason != EMPTY_ROW:
+        raise CorpusError(f"{origin}: {problem}.")

@@ -41,7 +41,7 @@ BINARY: dict[bytes, Kind] = {
 ARCHIVES: dict[str, tuple[bytes, int]] = {"zip": (b"PK\x03\x04", 0), "tar": (b"ustar", 257)}
 """Kind of an archive of files -> bytes and where they stand in it."""
 
-BINARY_READERS = {"parquet": columnar.read_parquet, "arrow": columnar.read_arrow, "xlsx": columnar.read_xlsx}
+BINARY_READERS = {"parquet": columnar.read_parquet, "arrow": columnar.read_arrow}
 
 BINARY_SUFFIXES = (".parquet", ".arrow", ".feather", ".xlsx")
 
@@ -92,6 +92,8 @@ class Table:
             yield from BINARY_READERS[self.kind](self.path)
         elif self.kind == "reader":
             yield from columnar.read_own(self.path, self.reader)
+        elif self.kind == "xlsx":
+            yield from columnar.read_xlsx(self.path, skip)
         elif self.kind == "documents":
             yield from read_documents(self.path, self.encoding, skip)
         elif self.kind == "jsonl":

@@ -81,7 +81,7 @@ def find_layout(rows: Sequence[TypedRow], columns: Sequence[str], hint: Kind, pl
             return Layout(texts, "rank" if hint == "rank" and len(texts) > 1 else "none", split)
         target = targets[0]
     _check_target(known[target], hint, place)
-    kind = _kind_of(known[target], hint, paired=len(texts) == 2)
+    kind = "rank" if not hint and _are_ranked(known, texts, target) else _kind_of(known[target], hint, len(texts) == 2)
     separator = known[target].separator if kind == "labels" and not known[target].is_list else ""
     return Layout((*texts, target), kind, split, separator)
 
@@ -91,6 +91,16 @@ def _indicators_at_end(known: dict[str, Column], names: Sequence[str]) -> tuple[
     texts = next((number for number in range(len(names), 0, -1) if not known[names[number - 1]].is_indicator), 0)
     marks = tuple(names[texts:])
     return marks if texts and len(marks) > 1 else ()
+
+
+def _are_ranked(known: dict[str, Column], texts: Sequence[str], target: str) -> bool:
+    """Return whether rows are passages of queries with their relevance, by the name of its column.
+
+    Relevances are whole numbers from 0, and a query has several passages.
+    """
+    column, queries = known[target], known[texts[0]].counts
+    is_relevance = column.is_whole and not any(text.startswith("-") for text in column.counts)
+    return len(texts) == 2 and plain_name(target) in column_names.RANKS and is_relevance and max(queries.values()) > 1
 
 
 def _kind_of(column: Column, hint: Kind, paired: bool) -> Kind:

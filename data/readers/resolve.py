@@ -15,6 +15,7 @@ from permafrost.data.corpora.records import CorpusError, Kind
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.corpora.tag_schemes import OUTSIDE
 from permafrost.data.corpora.targets import TARGETS
+from permafrost.data.errors import EMPTY_ROW
 from permafrost.data.files import column_names
 from permafrost.data.files.column_names import plain_name
 from permafrost.data.files.columns import columns_of
@@ -137,11 +138,12 @@ def pattern_columns(pattern: re.Pattern[str]) -> tuple[str, ...]:
 
 
 def _layout_of_table(table: Table, spec: CorpusSpec, hint: Kind) -> Layout:
-    skipped = list[tuple[str, str]]()
-    rows = list(islice(table.rows(skip=lambda origin, _, problem: skipped.append((origin, problem))), SAMPLE_ROWS))
+    skipped = list[tuple[str, str, str]]()
+    rows = list(islice(table.rows(skip=lambda *row: skipped.append(row)), SAMPLE_ROWS))
+    skipped = [row for row in skipped if row[1] != EMPTY_ROW]
     if not rows and skipped:
         raise CorpusError(
-            f"{skipped[0][0]}: {skipped[0][1]}; no row can be read: set corpus.delimiter, corpus.quoting or "
+            f"{skipped[0][0]}: {skipped[0][2]}; no row can be read: set corpus.delimiter, corpus.quoting or "
             'corpus.header, e.g. corpus.delimiter = "none" for a text in each line.'
         )
     if not rows:

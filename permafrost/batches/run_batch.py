@@ -8,7 +8,7 @@ from typing import Any
 from permafrost.batches.extraction import extract_batch
 from permafrost.batches.outcome import Outcome
 from permafrost.batches.plan import BatchItem, ImpossibleError, LoadedItem, load_item, plan_items
-from permafrost.batches.spec import BatchSpec
+from permafrost.batches.spec import BatchSpec, make_batch
 from permafrost.batches.summary import summary_rows, write_summary
 from permafrost.data.errors import PermafrostError
 from permafrost.data.progress import Progress, ProgressOption
@@ -52,34 +52,42 @@ class BatchResult:
 
 
 def run_batch(
-    spec: BatchSpec,
-    runs: Path | str = "runs",
+    words: Sequence[Path | str] | Path | str = (),
+    folder: Path | str = "runs",
     workers: int = 1,
     progress: ProgressOption = None,
     overrides: Overrides = (),
+    **keys: Any,
 ) -> BatchResult:
     """Run every run of a batch that is not done, and write ``summary.csv`` and ``report.html`` over all of them.
 
     The texts of all runs are extracted first, in one pass for each backbone and plan. Run folders are
-    ``<runs>/<name of the batch>/<name of the run>``. A run that fails does not stop the others.
+    ``<folder>/<name of the batch>/<name of the run>``. A run that fails does not stop the others: see ``failed`` of the
+    result.
 
     Args:
+        words: the path of a batch file, or the names or paths of recipes.
+        folder: the folder in which that of the batch is written.
         workers: number of processes that train.
+        progress: receives notices and bars; None is silent.
         overrides: further settings of all runs, as after ``--set``.
+        keys: those of a batch file: ``name``, ``backbones``, ``data``, ``columns``, ``target``, ``set``, ``grid`` and
+            ``runs``; they win over those of the file.
 
     Raises:
         SpecError: a recipe, a key or a name cannot be; nothing has run.
     """
-    progress = display_of(progress)
+    words = [words] if isinstance(words, Path | str) else words
+    spec, progress = make_batch([str(word) for word in words], keys), display_of(progress)
     if workers < 1:
         raise SpecError(f"--workers must be 1 or more, got {workers}.")
-    place = Destination(checked_folder(runs), spec.name or default_name(spec))
+    place = Destination(checked_folder(folder), spec.name or default_name(spec))
     items = plan_items(spec, overrides)
-    folder = checked_folder(place.folder)
+    batch = checked_folder(place.folder)
     outcomes = dict[str, Outcome]()
     loaded = [each for item in items if (each := _load(item, outcomes, progress))]
     workspace = LatentWorkspace(PROVIDER, progress)
-    done = {each.item.name for each in loaded if _is_done(each, folder, outcomes, workspace, progress)}
+    done = {each.item.name for each in loaded if _is_done(each, batch, outcomes, workspace, progress)}
     todo = [each for each in loaded if each.item.name not in done and _can_begin(each, outcomes, progress)]
     progress.note(f"batch {place.name}: {len(items):,} runs, {len(done):,} done, {len(todo):,} to do")
     texts_run = 0
@@ -93,13 +101,13 @@ def run_batch(
 
         from permafrost.batches.execute import execute  # only now: a batch that is done needs no worker
 
-        execute([each.item for each in todo], folder, workers, progress, ended)
+        execute([each.item for each in todo], batch, workers, progress, ended)
     outcomes |= dict.fromkeys(done, Outcome())
     outcomes = {item.name: outcomes[item.name] for item in items}
     varied = list(dict.fromkeys(key for item in items for key in item.varied))
-    rows = summary_rows(folder, items, outcomes)
-    write_summary(folder, place.name, varied, rows, outcomes)
-    return BatchResult(path=folder, outcomes=outcomes, varied=varied, rows=rows, texts_run=texts_run)
+    rows = summary_rows(batch, items, outcomes)
+    write_summary(batch, place.name, varied, rows, outcomes)
+    return BatchResult(path=batch, outcomes=outcomes, varied=varied, rows=rows, texts_run=texts_run)
 
 
 def default_name(spec: BatchSpec) -> str:

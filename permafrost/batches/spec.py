@@ -1,14 +1,14 @@
 """Batch file: the recipes, backbones, data and settings whose combinations are run."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from permafrost.data.spec import SpecError, Tree, parse, read_toml
+from permafrost.data.spec import SpecError, Tree, parse, plain, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,24 @@ def read_batch(path: Path) -> BatchSpec:
     """
     tree = {"name": path.stem} | read_toml(path.read_text("utf-8"), str(path))
     return parse(BatchSpec, tree, f"batch {path.name}")
+
+
+def make_batch(words: Sequence[str], keys: Mapping[str, Any]) -> BatchSpec:
+    """Return the batch of a file, or of recipes.
+
+    Args:
+        words: a batch file, or recipes.
+        keys: as in a batch file; they win over those of the file. Of ``grid``, each setting does.
+
+    Raises:
+        SpecError: an unknown key, a value of another type, or a batch file beside something else.
+    """
+    files = [word for word in words if is_batch_file(word)]
+    if files and len(words) > 1:
+        raise SpecError(f"{files[0]} is a batch file: give it alone, or give recipes.")
+    file = read_batch(Path(files[0])) if files else None
+    given = parse(BatchSpec, (plain(file) if file else {"recipes": list(words)}) | dict(keys), "batch")
+    return replace(given, grid=(file.axes if file else {}) | given.axes)
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from permafrost.batches.spec import BatchSpec, is_batch_file, read_batch, toml_or_text
+from permafrost.batches.spec import toml_or_text
 from permafrost.cli import options
 from permafrost.cli.console import Console, show_json, show_table
 from permafrost.cli.verb import VerbApp
-from permafrost.data.spec import SpecError, parse, plain
+from permafrost.data.spec import SpecError
 
 batch_app = VerbApp()
 
@@ -59,12 +59,12 @@ def batch_command(
     report.html. The exit code is 0 only if all runs are done; else 2, or 3 if the machine failed.
     """
     given: dict[str, Any] = {"backbones": backbone, "data": data, "name": name, "target": target}
-    given["columns"] = options.corpus_arguments("", columns, "")["columns"]
-    spec = _read(words, {key: value for key, value in given.items() if value}, grid or [])
+    given |= {"columns": options.column_names(columns), "grid": dict(map(_axis, grid or ()))}
     from permafrost.batches.run_batch import run_batch
     from permafrost.batches.summary import table_of
 
-    result = run_batch(spec, runs, workers, Console(), set_ or ())
+    keys = {key: value for key, value in given.items() if value}
+    result = run_batch(words, runs, workers, Console(), set_ or (), **keys)
     if as_json:
         about = {"batch": str(result.path), "texts_run": result.texts_run, "failed": result.failed}
         done = {run: str(result.path / run) for run, outcome in result.outcomes.items() if not outcome.error}
@@ -77,16 +77,6 @@ def batch_command(
         print(f"{run}: {error}", file=sys.stderr)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
-
-
-def _read(words: list[str], given: dict[str, Any], grid: list[str]) -> BatchSpec:
-    """Return the batch of a file, or of recipes; the options of the command line win over the file."""
-    files = [word for word in words if is_batch_file(word)]
-    if files and len(words) > 1:
-        raise SpecError(f"{files[0]} is a batch file: give it alone, or give recipes.")
-    spec = read_batch(Path(files[0])) if files else BatchSpec(recipes=tuple(words))
-    axes = spec.axes | dict(map(_axis, grid))
-    return parse(BatchSpec, plain(spec) | given | {"grid": axes}, "batch")
 
 
 def _axis(word: str) -> tuple[str, list[Any]]:

@@ -120,6 +120,7 @@ def embed_command(
     out: VectorsFile = None,
     search: SearchOption = "",
     task: options.TaskOption = "",
+    backbone: options.PlaceOption = "",
     view: EmbedView = "",
     set_: options.SetOption = None,
     as_json: options.JsonOption = False,
@@ -144,7 +145,7 @@ def embed_command(
     console, texts = Console(), read_sentences(file) if file else None
     if texts == []:
         raise CorpusError(f"{file}: it holds no texts.")
-    embedder = embedding.make_embedder(name, task, view, set_ or ())
+    embedder = embedding.make_embedder(name, task, view, set_ or (), backbone)
     console.note(embedder.meaning)
     if out:
         embedded = embedding.embed_file(embedder, texts, out, console)

@@ -49,7 +49,7 @@ NameOption = Annotated[
         "--name",
         metavar="NAME",
         help="Name of the run folder. If it holds this run already, its results are printed and nothing runs. Default: "
-        "the recipe's name and the next free number.",
+        'the recipe\'s name, or "evaluation", and the next free number.',
     ),
 ]
 

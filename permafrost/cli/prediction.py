@@ -79,6 +79,8 @@ def evaluate_command(
     task: options.TaskOption = "",
     backbone: options.PlaceOption = "",
     set_: options.SetOption = None,
+    name: options.NameOption = "",
+    if_done: options.IfDoneOption = "skip",
     runs: options.RunsOption = Path("runs"),
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
@@ -118,5 +120,7 @@ def evaluate_command(
         overrides=overrides,
         folder=runs,
         progress=Console(),
+        name=name,
+        if_done=if_done,
     )
     show_training(result, as_json)

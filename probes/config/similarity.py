@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.text import text_problem
+from permafrost.data.text import list_of_texts, text_problem
 
 Pooling = Literal["mean", "cls"]
 
@@ -43,9 +43,10 @@ def with_arguments(
     """Return ``spec`` with the given sentences, backbones and pooling; what is not given stays.
 
     Raises:
-        SpecError: there are fewer than two sentences, an empty one, a repeated backbone, or an unknown pooling.
+        SpecError: there are fewer than two sentences, one is empty or no text, a backbone is repeated, or the pooling
+            is unknown.
     """
-    texts = (texts,) if isinstance(texts, str) else texts
+    texts = texts if texts is None else list_of_texts([texts] if isinstance(texts, str) else texts)
     backbones = (backbones,) if isinstance(backbones, str) else backbones
     if texts is not None and not texts:
         raise SpecError("similarity.texts must be two sentences or more, got none.")

@@ -218,7 +218,11 @@ class SubsetTrainer:
 
 
 def subset_name(subset: Subset, columns: Sequence[Column]) -> str:
-    """Return the name of a subset in the tables: ``all``, ``view cls``, or its kind and layers, ``without 0-2,4``."""
-    if subset.kind in ("all", "view"):
-        return subset.kind if subset.kind == "all" else f"view {subset.name}"
+    """Return the name of a subset in the tables.
+
+    ``all``, ``view cls``, ``without layer 3`` for the layer that is left out, or its kind and the layers that are read,
+    ``prefix 0-2``.
+    """
+    if subset.kind in ("all", "view", "without"):
+        return {"all": "all", "view": f"view {subset.name}", "without": f"without layer {subset.name}"}[subset.kind]
     return f"{subset.kind} {format_layers([columns[position].layer for position in subset.layer_positions])}"

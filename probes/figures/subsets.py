@@ -33,6 +33,9 @@ MOST_TASKS = 24
 
 MOST_LAYERS = 64
 
+LEFT_OUT = "without layer "
+"""Beginning of the name of a subset without one layer."""
+
 ALL_LAYERS = "all layers"
 """Name of a probe that reads all layers at once."""
 
@@ -215,7 +218,7 @@ def _positions(rows: pd.DataFrame) -> list[float]:
     positions = []
     for step, kind, subset in zip(steps, rows["kind"], rows["subset"], strict=True):
         layers = subset_layers(subset)
-        if kind == "without":
+        if kind == "without" and not subset.startswith(LEFT_OUT):  # older runs name the layers that are read
             left_out = sorted(every_layer - set(layers))
             layers = left_out if len(left_out) == 1 else []
         elif kind == "greedy":
@@ -225,7 +228,7 @@ def _positions(rows: pd.DataFrame) -> list[float]:
 
 
 def subset_layers(subset: str) -> list[int]:
-    """Return the layers of a subset such as ``"prefix 0-2,5"``: ``[0, 1, 2, 5]``; anything else is skipped."""
+    """Return the layers that a subset names, ``[0, 1, 2, 5]`` for ``prefix 0-2,5``; anything else is skipped."""
     layers: set[int] = set()  # a file from elsewhere may name a layer a million times
     kind, _, text = subset.partition(" ")
     for match in re.finditer(r"(\d{1,4})(?:-(\d{1,4}))?", text) if kind in CURVES else ():

@@ -27,13 +27,15 @@ def fit_temperature(logits: NDArray[Any], target: NDArray[Any]) -> float:
 
     A further row that may be of any class counts as one row in ``row + 1``, so that rows which are all right do not
     make the temperature 0. It is 1 unless the log loss of the rows gets lower by more than chance: the 95 % interval of
-    the paired difference excludes 0. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section
-    4.2.
+    the paired difference excludes 0; and 1 if there are no rows, a single class, or logits that are not finite. Source:
+    Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2.
 
     Args:
         logits: ``[row, class]``.
         target: ``[row]``, classes.
     """
+    if len(target) == 0 or logits.shape[1] < 2 or not np.isfinite(logits).all():
+        return 1.0
     from scipy.optimize import minimize_scalar  # slow to import, and needed once a model is trained
 
     def objective(log_temperature: float) -> float:

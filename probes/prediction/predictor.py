@@ -19,13 +19,13 @@ from permafrost.data.ragged import Counts, TokenLatents
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.block import Latents
 from permafrost.data.store.plan import Columns
-from permafrost.data.text import Segments, Text, TextError
+from permafrost.data.text import Segments, Text, TextError, list_of_texts
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.token_inputs import stored_tokens
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.embedding import describe_vectors, text_vectors
-from permafrost.probes.prediction.requests import check_items, check_text, tasks_of_items
+from permafrost.probes.prediction.items import check_items, check_text, list_of_items, tasks_of_items
 from permafrost.probes.tasks.base import Item, Prediction
 
 SLICE_TEXTS = 256
@@ -102,12 +102,10 @@ class Predictor:
             locations: location of each item for error messages, as ``file:line``; numbers if empty.
 
         Raises:
-            CorpusError: an item is empty, no task reads it, it is a pair to one task and a question to another, or
-                the backbone cannot read it.
+            CorpusError: an item is empty or no text, no task reads it, it is a pair to one task and a question to
+                another, or the backbone cannot read it.
         """
-        given = [
-            (item,) if isinstance(item, str) else tuple(item) for item in ([items] if isinstance(items, str) else items)
-        ]
+        given = list_of_items(items, locations)
         locations = locations or [f"item {number}" for number in range(1, len(given) + 1)]
         readers = tasks_of_items(self.tasks, given, locations)
         by_item: list[dict[str, Prediction]] = [{} for _ in given]
@@ -123,7 +121,8 @@ class Predictor:
         self, task: str, items: Sequence[Item], progress: ProgressOption = None, locations: Sequence[str] = ()
     ) -> list[Prediction]:
         """Return the prediction of one task for each item; arguments and errors as of :meth:`predict`."""
-        run, locations = self.tasks[task], locations or [f"item {number}" for number in range(1, len(items) + 1)]
+        run, items = self.tasks[task], list_of_items(items, locations)
+        locations = locations or [f"item {number}" for number in range(1, len(items) + 1)]
         check_items(run, items, locations)
         predictions: dict[Item, Prediction] = {}
         with self._display_of(progress).bar("answering", len(set(items))) as advance, torch.inference_mode():
@@ -147,10 +146,11 @@ class Predictor:
             task: whose probe makes the vectors, if the run has several.
 
         Raises:
-            SpecError: the run has several tasks and none is named, or it predicts from single tokens.
+            SpecError: the run has several tasks and none is named, or it predicts from single tokens; or one of the
+                texts is no string.
             CorpusError: a text is empty, or the backbone cannot read it.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = list_of_texts([texts] if isinstance(texts, str) else texts)
         task = self.task_to_embed(task)
         run, vectors = self.tasks[task], dict[str, NDArray[np.float32]]()
         describe_vectors(run)

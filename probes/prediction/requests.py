@@ -6,16 +6,15 @@ from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.files.opening import encoding_or
-from permafrost.data.files.settings import FileFormat
+from permafrost.data.files.settings import FileFormat, refuse_row
 from permafrost.data.files.table import Row, as_text, open_table, suffix_of
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.readers.layout import named_column
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.resolve import line_pattern, pattern_columns
 from permafrost.data.spec import nearest
-from permafrost.data.text import NOT_UTF_8, text_problem
-from permafrost.probes.config.names import PROBE
 from permafrost.probes.objectives.fitted import LoadedRun
+from permafrost.probes.prediction.items import describe_items, tasks_by_text_names
 from permafrost.probes.tasks.base import PAIR, QUESTION, RANKED, SINGLE, Item, Target
 
 USUAL_COLUMNS: dict[Item, Sequence[Item]] = {
@@ -25,13 +24,6 @@ USUAL_COLUMNS: dict[Item, Sequence[Item]] = {
     RANKED: (RANKED, ("question", "answer")),
 }
 """Names of the texts of an item -> usual column names, which are read if a file lacks the columns of the corpus."""
-
-ITEM_DESCRIPTIONS = {
-    SINGLE: "one text",
-    PAIR: "two texts",
-    QUESTION: "a question and its context",
-    RANKED: "a query and a passage",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,50 +47,6 @@ class PredictionRequest:
     """Gold label or score of the item, or None if the file does not provide one."""
 
 
-def tasks_by_text_names(runs: Mapping[str, LoadedRun]) -> dict[Item, list[str]]:
-    """Return the tasks that read each form of item, text names -> tasks."""
-    tasks: dict[Item, list[str]] = {}
-    for task, run in runs.items():
-        tasks.setdefault(run.text_names, []).append(task)
-    return tasks
-
-
-def tasks_of_items(runs: Mapping[str, LoadedRun], items: Sequence[Item], locations: Sequence[str]) -> list[list[str]]:
-    """Return the tasks that can read each item.
-
-    Raises:
-        CorpusError: no task reads as many texts, or the item is a pair to one task and a question to another.
-    """
-    by_names = tasks_by_text_names(runs)
-    tasks = []
-    for item, location in zip(items, locations, strict=True):
-        candidates = [names for names in by_names if len(names) == len(item)]
-        if not candidates:
-            raise CorpusError(f"{location}: this run reads {_describe_items(by_names)} an item, got {len(item)}.")
-        if len(candidates) > 1:
-            raise CorpusError(f"{location}: it may be {_describe_items(by_names, candidates)}; name the task.")
-        tasks.append(by_names[candidates[0]])
-    return tasks
-
-
-def _describe_items(by_names: Mapping[Item, Sequence[str]], candidates: Sequence[Item] = ()) -> str:
-    """Return a description of some forms of items, or of all, each with its tasks."""
-    described = {names: ITEM_DESCRIPTIONS[names] for names in candidates or by_names}
-    if list(by_names.values()) == [[PROBE]]:
-        return next(iter(described.values()))
-    return " or ".join(f"{description} ({', '.join(by_names[names])})" for names, description in described.items())
-
-
-def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str]) -> None:
-    """Raise :class:`CorpusError` if an item has not as many texts as the run reads, or an empty one."""
-    names = run.text_names
-    for item, location in zip(items, locations, strict=True):
-        if len(item) != len(names):
-            raise CorpusError(f"{location}: this run reads {ITEM_DESCRIPTIONS[names]} an item, got {len(item)}.")
-        for name, text in zip(names, item, strict=True):
-            check_text(location, name if name in (*QUESTION, "text") else f"{name} text", text)
-
-
 def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> dict[str, list[PredictionRequest]]:
     """Return the items of texts given one after another, task -> items, for the tasks that can read them.
 
@@ -108,7 +56,7 @@ def requests_from_texts(runs: Mapping[str, LoadedRun], texts: Sequence[str]) -> 
     by_names = tasks_by_text_names(runs)
     candidates = [names for names in by_names if len(texts) % len(names) == 0] or list(by_names)[:1]
     if len(candidates) > 1:
-        forms = _describe_items(by_names, candidates)
+        forms = describe_items(by_names, candidates)
         raise CorpusError(f"{len(texts)} texts: an item may be {forms}; name the task with --task.")
     names = candidates[0]
     if len(texts) % len(names):
@@ -138,7 +86,7 @@ def requests_from_file(
     Raises:
         CorpusError: the file is missing, broken or empty, or lacks the columns of all tasks.
     """
-    rows = _read_rows(path, runs)
+    rows = _read_rows(path, runs, progress or NoProgress())
     if not rows:
         raise CorpusError(f"{path}: it holds no rows.")
     location, fields = rows[0]
@@ -171,7 +119,7 @@ def _requests_from_columns(
     found = {task: count for task, count in found.items() if len(columns) - count in (0, 1)}
     if not found:
         raise CorpusError(
-            f"--columns {','.join(columns)}: this run reads {_describe_items(tasks_by_text_names(runs))} an item; name "
+            f"--columns {','.join(columns)}: this run reads {describe_items(tasks_by_text_names(runs))} an item; name "
             "the columns of these texts, and one for a target if there is one."
         )
     return {
@@ -182,7 +130,7 @@ def _requests_from_columns(
     }
 
 
-def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
+def _read_rows(path: Path, runs: Mapping[str, LoadedRun], progress: Progress) -> list[Row]:
     """Return the rows of a file; the lines of a run whose corpus is read by a regular expression are read by it too.
 
     A file that does not tell its encoding is read in the one that the runs set for their corpus. A line that does not
@@ -196,7 +144,17 @@ def _read_rows(path: Path, runs: Mapping[str, LoadedRun]) -> list[Row]:
     readers = {corpus.reader for corpus in corpora if suffix_of(Path(corpus.path)) == suffix_of(path)}
     reader = readers.pop() if len(readers) == 1 else ""
     if not pattern:
-        return [(origin, as_text(row)) for origin, row in open_table(path, FileFormat(encoding, reader=reader)).rows()]
+        empty = list[str]()
+
+        def skip(origin: str, reason: str, problem: str) -> None:
+            refuse_row(origin, reason, problem)
+            empty.append(origin)
+
+        table = open_table(path, FileFormat(encoding, reader=reader))
+        rows: list[Row] = [(origin, as_text(fields)) for origin, fields in table.rows(skip)]
+        if empty:
+            progress.note(f"{path.name}: {len(empty):,} rows of empty cells are left out; the first: {empty[0]}")
+        return rows
     lines = open_table(path, FileFormat(encoding, delimiter="none")).rows()
     matched = ((origin, line, pattern.fullmatch(line)) for origin, fields in lines for line in fields.values())
     return [(origin, match.groupdict(default="") if match else {"text": line}) for origin, line, match in matched]
@@ -241,17 +199,6 @@ def _requests_from_rows(
             )
         )
     return requests
-
-
-def check_text(location: str, name: str, text: object) -> None:
-    """Raise a :class:`CorpusError` if what is to be predicted or embedded is no text, or an empty one."""
-    if not isinstance(text, str):
-        raise CorpusError(f"{location}: the {name} must be a text, got {type(text).__name__}.")
-    if problem := text_problem(text):
-        hint = "; a question needs a context that answers it" if name in QUESTION and not text.strip() else ""
-        if problem == NOT_UTF_8:
-            hint = "; save the file as UTF-8, or as UTF-16 with its mark"
-        raise CorpusError(f"{location}: the {name} {problem}{hint}.")
 
 
 def _candidate_columns(run: LoadedRun) -> list[Item]:

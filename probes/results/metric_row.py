@@ -27,7 +27,7 @@ class MetricRow:
 
     subset: str = ""
     """Subset of the layers or views that the probe reads: ``all``, ``view NAME``, or a kind with layers, for example
-    ``single 3``, ``without 0-2,4-6``, ``prefix 0-3``, ``greedy 0,3``. Empty if it reads all that it was given."""
+    ``single 3``, ``without layer 3``, ``prefix 0-3``, ``greedy 0,3``. Empty if it reads all that it was given."""
 
     control: str = ""
     """Empty, ``untrained`` or ``random targets``."""

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -17,6 +18,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from permafrost import api
+from permafrost.batches import run_batch
 from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from permafrost.data.spec import manual
@@ -268,6 +270,7 @@ def run_python(text: str, names: dict[str, Any], backbone: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for verb in ("extract", "run", "train", "ablate", "study", "pretrain"):
             patch.setattr(api, verb, with_small(getattr(api, verb), backbone))
+        patch.setattr(run_batch, "run_batch", partial(run_batch.run_batch, overrides=small(["batch"], backbone)))
         with contextlib.redirect_stdout(io.StringIO()):
             exec(text, names)
 

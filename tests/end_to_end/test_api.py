@@ -14,6 +14,7 @@ from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.metrics import bootstrap
 from tests.end_to_end import test_multitask_recipes, test_pretrain, test_task_recipes
 from tests.support.bench import COLUMNS, FILES, Bench, pairs, write
+from tests.support.marks import slow_but_first
 
 DONE = {"run", "seconds", "texts", "texts_distinct", "texts_run", "selected", "metrics"}
 DONE |= {"parameters", "backbone_parameters"}
@@ -43,14 +44,14 @@ ELSEWHERE |= {*test_task_recipes.SMALL, *test_task_recipes.TUNED, *test_multitas
 """Recipes with tests of their own."""
 
 
-LADDERS = {"sts", "sts-decoder", "freeze-sts", "freeze-sts-tried"}
-"""Recipes with many variants."""
+QUICK = "quickstart"
+"""Recipe that is tried with every change; other tests run what others are made of."""
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name in LADDERS else name
+        name if name == QUICK else pytest.param(name, marks=pytest.mark.slow)
         for name in shipped_recipes()
         if name not in ELSEWHERE
     ],
@@ -106,7 +107,7 @@ def test_the_error_is_measured_in_the_unit_of_the_corpus(finished, bench, quick,
     assert api.load(done.path).predict([("the dog", "the dog")]) == [{"score": 5.0, "raw": 1.0}]
 
 
-@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("pretrained", slow_but_first([True, False]))
 def test_a_second_run_runs_no_text_and_repeats_every_figure(pretrained, bench, quick):
     more = ["probe.dropout=0.1", "probe.noise=0.1", "train.seeds=0,1"]
     settings = bench.of_pairs(*more, *(bench.of_other_texts() if pretrained else []))
@@ -214,7 +215,7 @@ def test_negative_layers_count_from_the_backbones_last_in_run_and_in_train(bench
         assert {row["layer"] for row in done.metrics if row["variant"] == "raw"} == {3}
 
 
-@pytest.mark.parametrize("mixer", ["softmax", "mlp"])
+@pytest.mark.parametrize("mixer", slow_but_first(["softmax", "mlp"]))
 def test_identical_texts_get_exactly_the_top_even_where_a_layer_is_blind(mixer, bench, quick):
     done = api.run("pairs", bench.of_pairs("plan.views=cls", f"probe.mixer={mixer}"), bench.runs)
     answers = api.load(done.path).predict([("the dog", "the dog"), ("a dog runs", "old stove in winter")])
@@ -228,8 +229,7 @@ def test_a_name_with_a_dollar_is_drawn_as_it_is(bench, trained_only):
     assert api.run(str(recipe), bench.of_pairs(), bench.runs).selected == "cost $x^$"
 
 
-def test_a_table_without_a_metric_says_why(bench, monkeypatch):
-    monkeypatch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
+def test_a_table_without_a_metric_says_why(bench, quick):
     rows = [(row[0], "ab"[at % 2], "train") for at, row in enumerate(pairs()[:6])]
     for few, told in ((rows[:1], True), (rows[:2], False)):
         held = [(text, label, "validation") for text, label, _ in few]
@@ -267,11 +267,16 @@ def test_train_repeats_a_run_where_neither_transformers_nor_the_backbone_is(fini
         hidden.rename(bench.backbone)
     assert process.returncode == 0, err
     trained = json.loads(out)
+    assert (set(trained), set(trained["metrics"][0])) == (DONE, set(COLUMNS))
+    assert Path(trained["run"]).is_dir()
+    assert "distinct, each runs once" in err
+    assert "Warning" not in err
     assert trained["texts_run"] == 0
     chosen = trained["selected"]  # the raw cosine, which the finished run leaves out
     assert [row for row in trained["metrics"] if row["variant"] != chosen] == done.metrics
 
 
+@pytest.mark.slow
 def test_a_process_prints_one_json_object_and_keeps_notes_on_stderr(bench):
     process = bench.process("run", "pairs", "--json", settings=bench.of_pairs())
     out, err = process.communicate(timeout=120)
@@ -285,7 +290,7 @@ def test_a_process_prints_one_json_object_and_keeps_notes_on_stderr(bench):
     assert "Warning" not in err
 
 
-def test_without_json_a_table_and_the_place_of_the_run_are_printed(bench):
+def test_without_json_a_table_and_the_place_of_the_run_are_printed(bench, quick):
     code, out, _ = bench.command("run", "pairs", settings=bench.of_pairs())
     assert code == 0
     assert "raw" in out

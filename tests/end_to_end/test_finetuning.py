@@ -155,8 +155,8 @@ def test_new_questions_are_answered_as_the_run_did_through_windows(cut, run_of):
     np.testing.assert_allclose(said["score"], table["score"], atol=1e-4)
 
 
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("cut", slow_but_first(CUTS))
+@pytest.mark.parametrize("family", slow_but_first(["bert", "gpt2"]))
 def test_the_saved_model_is_the_backbone_with_other_upper_blocks_alone(family, cut, run_of, tiny):
     from transformers import AutoModel
 

@@ -69,6 +69,7 @@ def test_no_flipped_bit_of_a_study_changes_a_table_or_its_best_recipe(tmp_path, 
     assert counted["best refused"] > 5
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_comparison_of_sentences_changes_a_cosine(tmp_path):
     cosines = pd.DataFrame([("a", 1, 2, 0.5), ("b", 1, 2, 0.75)], columns=["backbone", "first", "second", "cosine"])
     sentences = pd.DataFrame({"sentence": [1, 2], "text": ["The dog runs.", "It sleeps."]})

@@ -83,7 +83,7 @@ def graded(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_new_kind_of_task_runs_is_ablated_predicts_and_has_a_page(registered, graded, tmp_path):
+def test_a_new_kind_of_task_runs_is_ablated_predicts_and_has_a_page(registered, graded, tmp_path, quick):
     run = api.run("classify", graded, tmp_path / "runs")
     values = {row["variant"]: row["value"] for row in run.metrics if row["split"] == "test" and row["seed"] is None}
     assert values["probe"] > values["raw"] + 0.2
@@ -107,7 +107,7 @@ def error_rate(prediction: NDArray[Any], target: NDArray[Any]) -> Any:
     return -(prediction != target).mean(-1)
 
 
-def test_a_new_metric_selects_and_is_measured(monkeypatch, tmp_path):
+def test_a_new_metric_selects_and_is_measured(monkeypatch, tmp_path, quick):
     monkeypatch.setitem(Classification.metrics, "error_rate", error_rate)
     changes = ["corpus.name=samples-topics", "train.metric=error_rate", "train.epochs=2", "train.seeds=0"]
     run = api.run("classify", changes, tmp_path)

@@ -58,8 +58,10 @@ def bench(tmp_path_factory, tiny):
     (bench.folder / "adapter").mkdir()
     adapter = {"peft_type": "LORA", "base_model_name_or_path": "bert-base"}
     (bench.folder / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
-    api.run("pairs", bench.of_pairs(), bench.folder / "done")
-    api.run("classify", bench.of_topics(), bench.folder / "done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+        api.run("pairs", bench.of_pairs(), bench.folder / "done")
+        api.run("classify", bench.of_topics(), bench.folder / "done")
     return bench
 
 

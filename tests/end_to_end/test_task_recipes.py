@@ -16,6 +16,7 @@ from permafrost.probes.metrics import bootstrap
 from permafrost.probes.metrics.squad import exact_match, token_f1
 from permafrost.probes.reports.compare import comparison
 from permafrost.probes.reports.report import result_grids
+from permafrost.probes.results.read_result import read_result
 from permafrost.probes.tasks.registry import TASKS
 from tests.support.bench import Bench
 from tests.support.marks import slow_but_first
@@ -69,7 +70,8 @@ def test_a_task_runs_on_its_samples_and_answers_new_texts(name, bench):
     assert set(answer) == {"ner": {"entities"}, "qa": {"answer"}}.get(name, {"label", "probabilities"})
 
 
-@pytest.mark.parametrize("name", slow_but_first(TUNED))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TUNED)
 def test_a_task_whose_backbone_learns_runs_on_its_samples_and_answers_new_texts(name, bench, tiny):
     from transformers import AutoModel
 
@@ -125,18 +127,29 @@ def test_a_gpt2_from_scratch_climbs_the_ladder_of_freeze_sts(bench, monkeypatch,
     assert {row["backbone"] for row in done.metrics} == {str(model)}
 
 
-def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):
-    done = api.run("ner", bench.settings(*SMALL["ner"][0]), bench.runs)
-    said = pd.read_csv(done.path / "predictions.csv", keep_default_na=False)
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory, tiny):
+    """What the command prints of a run of the recipe ner, and its folder."""
+    bench = Bench(tmp_path_factory.mktemp("tagged"), tiny("bert"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", bootstrap.CHUNK)
+        code, out, err = bench.command("run", "ner", settings=bench.settings(*SMALL["ner"][0]))
+    assert code == 0, err
+    return out, next(bench.runs.iterdir())
+
+
+def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(tagged):
+    _, folder = tagged
+    said = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
     share = (said["label"] == said["target"]).mean()
     (accuracy,) = (
         row["value"]
-        for row in done.metrics
+        for row in read_result(folder).metrics
         if (row["variant"], row["split"], row["metric"], row["seed"]) == ("probe", "test", "accuracy", None)
     )
     assert accuracy == pytest.approx(share)
     assert said["sentence"].nunique() == 20
-    (grid,) = result_grids(done.path)
+    (grid,) = result_grids(folder)
     metrics = ("F1", "precision", "recall", "accuracy")
     assert grid.heads[2:-3] == [
         f"{metric} on {split}" for split in ("test", "validation") for metric in metrics  # a part of train chose
@@ -145,18 +158,16 @@ def test_what_a_tagger_says_of_the_test_split_is_what_its_figures_count(bench):
     assert [line[0] for line in grid.rows] == ["raw", "probe"]
 
 
-def test_a_held_out_part_that_chose_is_named_and_tagged_sentences_are_called_by_what_they_hold(bench):
-    code, out, _ = bench.command("run", "ner", settings=bench.settings(*SMALL["ner"][0], "train.epochs=1"))
-    assert code == 0
+def test_a_held_out_part_that_chose_is_named_and_tagged_sentences_are_called_by_what_they_hold(tagged):
+    out, folder = tagged
     assert "chosen on held-out: probe" in out
-    (folder,) = bench.runs.iterdir()
     assert "Chosen on held-out by f1." in (folder / "report.html").read_text("utf-8")
     labels = set(pd.read_csv(folder / "latents.csv", keep_default_na=False)["label"])
     assert len(labels) > 2
     assert labels <= {"PER", "ORG", "LOC", "MISC", "no entity", "several types"}
 
 
-def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_are_those_of_the_table(bench):
+def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_are_those_of_the_table(bench, quick):
     done = api.run("qa", bench.settings(*SMALL["qa"][0]), bench.runs)
     said = pd.read_csv(done.path / "predictions.csv", keep_default_na=False)
     assert len(said) == 10
@@ -173,6 +184,7 @@ def test_every_predicted_answer_is_a_substring_of_its_context_and_its_figures_ar
     assert figures == pytest.approx({"f1": said["f1"].mean(), "exact_match": said["exact_match"].mean()})
 
 
+@pytest.mark.slow
 def test_questions_without_an_answer_are_learnt_and_answered_by_a_threshold_of_validation(bench, tmp_path):
     content = json.loads((SAMPLES / "questions.json").read_text("utf-8"))
     paragraphs = [paragraph for article in content["data"] for paragraph in article["paragraphs"]]
@@ -203,7 +215,7 @@ ABROAD = {"zh": "野马队在{}年赢了比赛，他们很高兴。", "ar": "ف�
 
 
 @pytest.mark.parametrize("language", slow_but_first(ABROAD))
-def test_one_file_of_xquad_is_split_and_answered_in_its_language(bench, tmp_path, language):
+def test_one_file_of_xquad_is_split_and_answered_in_its_language(bench, tmp_path, language, quick):
     items = []
     for year in range(1990, 2014):
         context = ABROAD[language].format(year)
@@ -260,8 +272,10 @@ def test_stage_one_alone_runs_the_texts_of_every_task(bench):
     assert sum(one.texts_run for one in stored) >= len({text for corpus in corpora for text in corpus.texts})
 
 
-def test_passages_are_ranked_by_a_run_that_is_compared_by_query_and_ranks_new_ones(bench):
-    done, again = (api.run("rank", bench.settings(f"train.seeds={seed}"), bench.runs) for seed in (0, 1))
+def test_passages_are_ranked_by_a_run_that_is_compared_by_query_and_ranks_new_ones(bench, monkeypatch):
+    done = api.run("rank", bench.settings("train.seeds=0"), bench.runs)
+    monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+    again = api.run("rank", bench.settings("train.seeds=1", "train.epochs=1"), bench.runs)
     rows = pd.DataFrame(done.metrics)
     assert {"raw", "weights", "lowrank"} <= set(rows["variant"])
     assert set(rows.loc[rows["variant"] == "raw", "split"]) == {"train", "validation", "test"}

@@ -52,6 +52,8 @@ def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
         ({"texts": pd.DataFrame({"text": ["a dog"]})}, "give one column of it"),
         ({"texts": ["a dog", None]}, "text 2 is None, of type NoneType, not str"),
         ({"texts": [("a dog", "a cat")]}, "of type tuple"),
+        ({"texts": None}, "must be a list of texts, got None, of type NoneType"),
+        ({"texts": b"a dog"}, "of type bytes"),
         ({"texts": [" "]}, "text 1 is empty"),
         ({"texts": ["\ud800"]}, "text 1 holds half a character"),
         ({"layers": (0.5,)}, "layers must be whole numbers"),

@@ -11,7 +11,6 @@ import pytest
 from permafrost import inspection
 from permafrost.data.machine import may_have_gpu
 from tests.support.bench import ROOT, Bench
-from tests.support.marks import slow_but_first
 from tests.support.models.gguf import tiny_gguf
 
 HEAVY = ("torch", "transformers", "tokenizers", "huggingface_hub")
@@ -37,7 +36,8 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("plan", slow_but_first(PLANS))
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", PLANS)
 def test_extract_and_cache_decide_without_torch_and_as_a_cold_run_did(plan, bench):
     settings = bench.of_pairs(*PLANS[plan])
     code, out, err = bench.command("extract", "pairs", "--json", settings=settings)

@@ -1,15 +1,18 @@
 """The command embed: vectors of a file beside its texts, kept and searched; of a run, of a backbone."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import permafrost as pf
 from permafrost import api, embedding, inspection
+from permafrost.data.errors import InputError
 from permafrost.data.export import tensor_files, vectors
 from permafrost.data.progress import NoProgress
-from tests.support.bench import pairs
+from tests.support.bench import Bench, pairs
 
 TEXTS = list(dict.fromkeys(row[0] for row in pairs(seed=3)))
 
@@ -44,6 +47,59 @@ def test_a_run_embeds_a_file_once_and_finds_the_nearest(finished, file, tmp_path
     assert (len(lines), lines[0].split()) == (12, ["score", "line", "text"])
     assert lines[-1].startswith("it was there already: ")
     assert out.stat().st_mtime_ns == written
+
+
+def test_a_run_whose_backbone_lies_elsewhere_embeds_as_before(tmp_path, tiny, file, trained_only, quick):
+    shutil.copytree(tiny("bert"), tmp_path / "model")
+    bench = Bench(tmp_path, tmp_path / "model")
+    done = api.run("pairs", bench.of_pairs("train.epochs=1"), bench.runs, only=["weights"])
+    words = ["embed", str(done.path), "--file", str(file), "--out"]
+    assert bench.command(*words, str(tmp_path / "before.npy"))[0] == 0
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    assert "--backbone" in bench.command(*words, str(tmp_path / "gone.npy"))[2]
+    place = ["--backbone", str(tmp_path / "elsewhere")]
+    code, _, err = bench.command(*words, str(tmp_path / "after.npy"), *place)
+    assert code == 0, err
+    np.testing.assert_array_equal(np.load(tmp_path / "before.npy"), np.load(tmp_path / "after.npy"))
+
+
+NO_TEXTS = {
+    "none": ([None], "1 .*NoneType"),
+    "not a number": (["a dog", float("nan")], "2 .*nan, of type float"),
+    "a number": (["a dog", "a cat", 7], "3 .*7, of type int"),
+    "bytes": ([b"a dog"], "1 .*of type bytes"),
+    "nested": ([[["a dog"]]], "1 .*of type list"),
+    "a list of pairs": ([("a dog", ("a cat", None))], "1 .*of type tuple"),
+    "a dict": ([{"text": "a dog"}], "1 .*of type dict"),
+    "no list": (None, "NoneType"),
+    "bytes alone": (b"a dog", "bytes"),
+    "a number alone": (3.5, "float"),
+    "a table": (pd.DataFrame({"text": ["a dog"]}), "DataFrame"),
+    "columns": ({"text": ["a dog"]}, "dict"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TEXTS)
+def test_what_is_no_text_is_named_with_its_position_and_type(name, finished):
+    given, message = NO_TEXTS[name]
+    _, done = finished
+    predictor = api.load(done.path)
+    for verb in (
+        predictor.predict,
+        lambda texts: predictor.predict_task("probe", texts),
+        predictor.embed,
+        lambda texts: pf.latents(texts, "minilm", cache=None),
+        lambda texts: pf.similarity(texts if texts is not None else [None]),
+    ):
+        with pytest.raises(InputError, match=message.replace(" .*", ".*", 1)) as caught:
+            verb(given)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_items_may_be_rows_of_an_array(finished):
+    _, done = finished
+    predictor, pair = api.load(done.path), ["a dog", "the cat"]
+    assert predictor.predict(np.array([pair])) == predictor.predict([pair]) == predictor.predict([tuple(pair)])
 
 
 def test_a_backbone_embeds_by_its_last_layer(tiny, file, tmp_path, finished):
@@ -108,6 +164,8 @@ def test_what_cannot_be_embedded_is_refused_in_a_line(finished, file, tmp_path, 
         ([run, "--file", other, "--search", "a", "--view", "last"], "embeds with its own settings"),
         ([run + "0", "--file", other, "--search", "a"], "there is no such run folder"),
         ([backbone, "--file", other, "--search", "a", "--task", "x"], "a backbone has no tasks"),
+        ([run, "--file", other, "--search", "a", "--backbone", str(tiny("bert", 48))], "has other weights"),
+        ([backbone, "--file", other, "--search", "a", "--backbone", "x"], "is the backbone itself"),
         ([backbone, "--file", other, "--search", "a", "--view", "mean,cls"], "set plan.views (--view) to one of"),
         ([backbone, "--file", other, "--search", "a", "--set", "plan.layers=all"], "set plan.layers to one of"),
     ]:

@@ -16,7 +16,9 @@ from tests.support.bench import Bench, pairs
 def named(tmp_path_factory, tiny):
     """A bench with a finished run "mine", and what the command printed."""
     bench = Bench(tmp_path_factory.mktemp("named"), tiny("bert"))
-    code, out, err = bench.command("run", "pairs", "--name", "mine", "--json", settings=bench.of_pairs())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+        code, out, err = bench.command("run", "pairs", "--name", "mine", "--json", settings=bench.of_pairs())
     assert code == 0, err
     return bench, out
 
@@ -57,7 +59,7 @@ def test_another_run_of_the_name_is_refused_and_the_first_is_kept(named, words, 
     assert files_of(bench.runs) == before
 
 
-def test_other_data_under_the_same_path_are_told_and_made_anew_only_if_asked(tmp_path, tiny):
+def test_other_data_under_the_same_path_are_told_and_made_anew_only_if_asked(tmp_path, tiny, quick):
     bench = Bench(tmp_path, tiny("bert"))
     first = api.run("pairs", bench.of_pairs("train.epochs=1"), bench.runs, name="mine")
     settings = bench.of_pairs("train.epochs=1", rows=pairs(seed=3))

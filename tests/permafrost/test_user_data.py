@@ -103,6 +103,26 @@ def test_what_is_no_rows_is_refused(data, tmp_path):
         source_of(data, str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([("a dog", "a"), (7, "b")], "row 2, column 1: 7, of type int, after str"),
+        ([{"text": "a dog"}, {"text": None}, {"text": ["a"]}], r"row 3, column text: \['a'\], of type list, after str"),
+        (["a dog", None], "row 2 is None, of type NoneType"),
+        (["a dog", ("a cat", 1)], "row 2 is .*of type tuple"),
+    ],
+)
+def test_a_value_that_fits_no_table_is_named_with_its_place_and_type(data, message, tmp_path):
+    with pytest.raises(CorpusError, match=message):
+        source_of(data, str(tmp_path))
+
+
+def test_a_missing_value_may_be_not_a_number(tmp_path):
+    rows = [*ROWS, (float("nan"), "a")]
+    table = pd.read_parquet(source_of(rows, str(tmp_path))["path"])
+    assert list(table["1"].isna()) == [False] * len(ROWS) + [True]
+
+
 def test_a_name_that_is_nothing_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(CorpusError, match=r"--data stsbb: there is no such file or folder, .* Did you mean 'stsb'\?"):
         source_of("stsbb", str(tmp_path))

@@ -298,7 +298,7 @@ def ablation() -> pd.DataFrame:
     subsets = ["all", *(f"single {k}" for k in layers), *(f"prefix 0-{k}" for k in layers)]
     subsets += [f"suffix {k}-{LAYERS - 1}" for k in layers]
     subsets += ["greedy " + ",".join(map(str, range(k + 1))) for k in layers]
-    subsets += ["without " + ",".join(str(k) for k in layers if k != out) for out in layers]
+    subsets += [f"without layer {layer}" for layer in layers]
     subsets += ["view mean", "view last"]
     for backbone in ("all-MiniLM-L6-v2", "another"):
         for index, subset in enumerate(subsets if backbone != "another" else ["all", "single 6"]):

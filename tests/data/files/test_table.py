@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import openpyxl
 import pyarrow
 import pytest
 from hypothesis import given, settings
@@ -265,3 +266,22 @@ def test_json_in_a_single_line_may_be_longer_than_a_line_of_texts(tmp_path):
 def test_a_text_of_json_is_no_longer_than_a_line(tmp_path):
     path = written(tmp_path / "f.json", json.dumps([{"a": "x" * (17 << 20)}]))
     assert fault(path).startswith("f.json: item 1: a text has more than 16 million characters; cut it into several")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "xlsx"])
+def test_rows_of_empty_cells_are_given_to_skip_and_blank_lines_are_none(tmp_path, suffix):
+    rows = [["first", "second"], ["", ""], ["a dog", "1"], ["", ""], ["a cat", ""]]
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "xlsx":
+        book = openpyxl.Workbook()
+        for row in rows:
+            book.active.append([*row])
+        book.save(path)
+    else:
+        path.write_text("\n\n".join(("," if suffix == "csv" else "\t").join(row) for row in rows) + "\n")
+    skipped = []
+    found = list(open_table(path).rows(lambda *row: skipped.append(row)))
+    assert [fields["first"] for _, fields in found] == ["a dog", "a cat"]
+    assert {(reason, problem) for _, reason, problem in skipped} == {("empty cells", "all its cells are empty")}
+    assert len(skipped) == 2
+    assert len(list(open_table(path).rows())) == 2  # a reader that refuses faulty rows reads on

@@ -21,6 +21,7 @@ from permafrost.data.corpora.targets import TARGETS, Scores
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.registry import CORPORA, ENTITIES, SAMPLES
 from permafrost.data.spec import SpecError
+from tests.support.marks import slow_but_first
 from tests.support.real import REAL_DATA, real_data
 
 PAIRS = ("first", "second", "score")
@@ -532,7 +533,7 @@ REAL = {
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CORPORA if CORPORA[name].hub]
+    "name", slow_but_first([name for name in CORPORA if CORPORA[name].hub])
 )  # a new one without figures fails here
 def test_a_real_corpus_has_its_published_size(name, monkeypatch):
     real_data(name)
@@ -685,3 +686,14 @@ def test_a_file_of_names_is_for_numbers_alone_and_names_each_class_once(tmp_path
     numbered(path, [0, 1], "World", "", "Sports")
     with pytest.raises(CorpusError, match=r"classes\.txt:2: the name is empty\."):
         own(path, ("text", "label"), "class")
+
+
+def test_rows_of_empty_cells_are_counted_and_no_share_limits_them(tmp_path):
+    texts = [f"the dog {number} sleeps,{'ab'[number % 2]}" for number in range(40)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["text,label", *texts, *[","] * 60]) + "\n")
+    corpus = load_corpus(CorpusSpec(path=str(path)))
+    assert "60 of 100 rows (60.00%) are left out, empty cells; the first: " in " ".join(corpus.notes)
+    assert len(corpus.skipped) == 60
+    with pytest.raises(CorpusError, match=r"all its cells are empty.*leave out --strict"):
+        load_corpus(CorpusSpec(path=str(path), strict=True))

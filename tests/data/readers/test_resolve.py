@@ -386,3 +386,28 @@ def test_words_and_tags_are_found_in_named_columns_lists_and_behind_a_language(t
         corpus = load_corpus(CorpusSpec(path=str(written(tmp_path / name, content))))
         assert corpus.kind == "tags", name
         assert str(corpus.texts[0]).startswith("Ana sees"), name
+
+
+def ranked(path, name="relevance", grades=(2, 0, 1), repeats=3):
+    rows = [
+        f"how does a dog {number // repeats} sleep,the dog {number} sleeps well,{grades[number % 3]}"
+        for number in range(30)
+    ]
+    path.write_text("\n".join([f"query,passage,{name}", *rows]))
+    return CorpusSpec(path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "hint", "kind"),
+    [
+        ({}, "", "rank"),
+        ({"name": "rel"}, "", "rank"),
+        ({"name": "label"}, "", "class"),  # may be anything
+        ({"repeats": 1}, "", "class"),  # a passage for each query ranks nothing
+        ({"grades": (0.5, 0, 1)}, "", "score"),
+        ({}, "class", "class"),  # a recipe says what it wants
+        ({}, "score", "score"),
+    ],
+)
+def test_passages_with_their_relevance_are_ranked_unless_a_recipe_wants_something_else(tmp_path, changed, hint, kind):
+    assert resolve_corpus(ranked(tmp_path / "ranking.csv", **changed), hint).spec.target == kind

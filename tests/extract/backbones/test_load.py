@@ -19,6 +19,7 @@ from permafrost.extract.backbones import load
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extractor import Extractor
+from tests.support.marks import slow_but_first
 from tests.support.models.backbones import save_random, save_tokenizer, word_tokenizer
 from tests.support.models.kinds import CHANGES, ROADS, tiny_config
 
@@ -95,7 +96,7 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "head"), HEADS)
+@pytest.mark.parametrize(("kind", "head"), slow_but_first(HEADS))
 def test_a_checkpoint_with_a_head_is_read_as_its_tower_and_lacks_nothing_silently(kind, head, tokenizer, tmp_path):
     import transformers
     from safetensors.torch import load_file, save_file

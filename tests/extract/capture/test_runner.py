@@ -174,8 +174,8 @@ def test_shards_keep_their_size_whatever_the_lengths_of_texts(views, family, tin
     assert_equal_tokens(small.read_tokens(texts, [2]), whole)
 
 
-@pytest.mark.parametrize("layers", ["all", (2,)])
-@pytest.mark.parametrize("views", [("tokens",), ("tokens", "mean", "max")])
+@pytest.mark.parametrize("layers", ["all", pytest.param((2,), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("views", [("tokens", "mean", "max"), pytest.param(("tokens",), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_the_size_expected_is_the_size_on_disk(layers, views, family, tiny, tmp_path):
     rng = np.random.default_rng(0)

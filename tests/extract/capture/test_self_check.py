@@ -316,8 +316,8 @@ def test_a_fault_is_told_from_what_a_kind_of_model_does_not_allow(fault, family,
         Extractor(plan_of(models(family, False), "float32"), ExtractSpec(cache=str(tmp_path), device=DEVICE))
 
 
-@pytest.mark.parametrize("family", KINDS + WINDOWED)
-@pytest.mark.parametrize("loud", [False, True])
+@pytest.mark.parametrize("family", slow_but_first(KINDS + WINDOWED))
+@pytest.mark.parametrize("loud", slow_but_first([False, True]))
 def test_a_right_run_is_not_stopped(family, loud, models, tmp_path):
     for seed in range(4):
         for dtype in ("float32", "bfloat16"):
@@ -336,7 +336,7 @@ def middle_windows_left_out(patch: pytest.MonkeyPatch, _: Path) -> None:
 
 
 @pytest.mark.parametrize("family", KINDS)
-@pytest.mark.parametrize("first", ["", "the dog"])
+@pytest.mark.parametrize("first", slow_but_first(["", "the dog"]))
 def test_windows_that_leave_out_tokens_are_found(family, first, models, tmp_path, monkeypatch):
     seconds = [" ".join(made_texts(seed, 4)) for seed in range(3)]
     texts = [Segments(first, second) if first else second for second in seconds]
@@ -368,7 +368,7 @@ def last_of_the_first_window(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setitem(pooling.SHARES, "last", pooling.SHARES["cls"])
 
 
-@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize("family", slow_but_first(KINDS))
 @pytest.mark.parametrize(
     ("fault", "view"),
     [
@@ -542,7 +542,7 @@ def test_a_proof_is_remembered(models, tmp_path, monkeypatch):
     assert memo.read_text() == proven
 
 
-@pytest.mark.parametrize("fault", [siblings_visible, left_padding, last_token_off_by_one])
+@pytest.mark.parametrize("fault", slow_but_first([siblings_visible, left_padding, last_token_off_by_one]))
 def test_a_large_run_is_proven_on_a_copy_of_its_backbone_too(fault, models, tmp_path, monkeypatch):
     def made(real: Any, backbone: Any) -> Any:
         fault(monkeypatch, tmp_path)
@@ -619,7 +619,7 @@ def test_every_kind_of_block_is_in_the_twin():
 
 
 @pytest.mark.parametrize("name", slow_but_first(["minilm", "stories260K", "babyllama"]))
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", slow_but_first(["float32", "bfloat16"]))
 def test_real_weights_are_not_stopped(name, dtype, tmp_path):
     folder = name if name == "minilm" else str(real_model(name))
     rng = np.random.default_rng(1)

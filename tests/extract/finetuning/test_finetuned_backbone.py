@@ -20,6 +20,7 @@ from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
 from permafrost.extract.finetuning.varlen import MAX_GROUP_TOKENS, group_by_length, rows_of
 from permafrost.extract.tokenization.token_ids import read_token_ids
+from tests.support.marks import slow_but_first
 from tests.support.models.families import FAMILIES
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
@@ -75,7 +76,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1, float(expected.detach().abs().max())))
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", slow_but_first(CUTS))
 @FAMILY
 def test_texts_together_give_and_learn_what_each_alone_does(family, cut, plan_of, below_of, some):
     below, lengths, _ = below_of(plan_of(family), some, cut)
@@ -118,7 +119,7 @@ def test_layers_are_given_in_the_order_they_are_asked_for(plan_of, below_of, som
 
 
 @pytest.mark.parametrize("beside", [(0,), (1, 2), (0, 1, 2)])
-@pytest.mark.parametrize("view", ["tokens", "mean", "last"])
+@pytest.mark.parametrize("view", slow_but_first(["tokens", "mean", "last"]))
 def test_layers_beside_are_the_cached_ones_and_change_nothing_above(view, beside, plan_of, below_of, some, tmp_path):
     plan = plan_of("gpt2", views=(view,))
     below, lengths, _ = below_of(plan_of("gpt2"), some, 2, beside)

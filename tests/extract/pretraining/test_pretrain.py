@@ -37,7 +37,6 @@ from permafrost.extract.pretraining.pretrain import blocks_of, make_language_mod
 from permafrost.extract.pretraining.trainer import mark_complete, newest_checkpoint
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
 from tests.support.damage import flipped, resigned
-from tests.support.marks import slow_but_first
 from tests.support.models.backbones import WORDS, word_tokenizer
 from tests.support.real import real_data, real_model
 
@@ -138,7 +137,8 @@ def test_the_loss_is_the_ordinary_one_of_the_whole_model(objective, spec, vocabu
         torch.testing.assert_close(part.grad, ordinary[name], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("objective", slow_but_first(OBJECTIVES))
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_learns_and_leaves_a_backbone_that_extraction_and_transformers_read(objective, spec, vocabularies, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 

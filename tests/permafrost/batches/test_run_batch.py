@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import tomli_w
 
-from permafrost.batches.run_batch import run_batch
-from permafrost.batches.spec import BatchRun, BatchSpec
+import permafrost as pf
 from permafrost.data.store.shard import Shard
 from tests.support.bench import ROOT, Bench
 
@@ -53,14 +53,15 @@ def test_one_failure_does_not_stop_the_others_and_texts_that_recipes_share_run_o
     tmp_path, tiny, recipes, monkeypatch, trained_only
 ):
     monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
-    spec = BatchSpec(
-        name="night",
-        recipes=(recipes["two-views"], recipes["topics"]),
-        backbones=(str(tiny("bert")),),
-        set=quick(tmp_path),
-        runs=(BatchRun(recipe=recipes["scores"], name="odd", backbone=str(tiny("bert")), set={"plan.layers": [99]}),),
-    )
-    result = run_batch(spec, tmp_path / "runs")
+    spec = {
+        "name": "night",
+        "backbones": [str(tiny("bert"))],
+        "set": quick(tmp_path),
+        "runs": [
+            {"recipe": recipes["scores"], "name": "odd", "backbone": str(tiny("bert")), "set": {"plan.layers": [99]}}
+        ],
+    }
+    result = pf.batch([recipes["two-views"], recipes["topics"]], tmp_path / "runs", **spec)
     assert result.exit_code == 2
     assert list(result.failed) == ["odd"]
     assert "layer 99" in result.failed["odd"]
@@ -77,7 +78,9 @@ def test_one_failure_does_not_stop_the_others_and_texts_that_recipes_share_run_o
     assert "What differs between the runs" in page
     assert "plan.views" in page
     before = {path: path.stat().st_mtime for path in (tmp_path / "runs" / "night").rglob("*.csv")}
-    again = run_batch(spec, tmp_path / "runs")
+    file = tmp_path / "night.toml"
+    file.write_text(tomli_w.dumps(spec | {"recipes": [recipes["two-views"], recipes["topics"]]}))
+    again = pf.batch(file, tmp_path / "runs")
     assert (again.texts_run, again.rows) == (0, result.rows)
     assert all(path.stat().st_mtime == at for path, at in before.items() if path.name != "summary.csv")
 
@@ -95,13 +98,14 @@ def test_a_batch_that_is_killed_twice_ends_as_one_that_is_not(tmp_path, tiny, re
         line = [sys.executable, "pipeline.py", *words, "--log", str(folder / "log.jsonl"), "--quiet"]
         return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
 
+    moments = random.Random(0)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     began = time.monotonic()
     assert start(whole, 1).wait() == 0
     took = time.monotonic() - began
     for workers in (1, 2):
         process = start(killed, workers)
-        time.sleep(random.uniform(0.1, 0.5) * took)
+        time.sleep(moments.uniform(0.1, 0.5) * took)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert start(killed, 2).wait() == 0

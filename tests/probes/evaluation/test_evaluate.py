@@ -3,15 +3,21 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import permafrost as pf
 from permafrost import api
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress
 from permafrost.probes.reports.report import result_grids, write_report
+from tests.conftest import leave_out_raw
 from tests.support.bench import Bench, pairs, write
+from tests.support.damage import resealed
 
 pytestmark = pytest.mark.usefixtures("quick", "trained_only")
 
@@ -68,6 +74,7 @@ def two_runs(tmp_path_factory, tiny):
     bench = Bench(tmp_path_factory.mktemp("two"), tiny("bert"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+        leave_out_raw(patch)
         first = api.run("classify", bench.of_topics(), bench.runs)
         second = api.run("classify", bench.of_topics("plan.views=cls"), bench.runs)
     rows = [(row[0], "SAME" if row[2] > 0.4 else "other") for row in pairs(seed=3)]
@@ -133,6 +140,38 @@ def test_a_map_that_nothing_uses_and_a_single_row_are_refused(two_runs, rows, gi
     table = pd.read_csv(third).sort_values("label", ascending=False)[:rows]
     with pytest.raises(InputError, match=message):
         pf.evaluate(first.path, table, label_map=given, folder=bench.runs)
+
+
+def test_a_named_evaluation_is_done_until_a_label_a_row_or_the_run_is_another(two_runs, monkeypatch):
+    bench, first, second, third = two_runs
+    table = pd.read_csv(third)
+    asked = {"label_map": {"SAME": "same"}, "folder": bench.runs, "name": "elsewhere"}
+    done = pf.evaluate(first.path, str(third), **asked)
+    assert done.path == bench.runs / "elsewhere"
+    with monkeypatch.context() as patch:
+        patch.setattr("permafrost.evaluation.evaluate_runs", None)
+        assert pf.evaluate(first.path, str(third), **asked).metrics == done.metrics
+        words = ["evaluate", str(first.path), "--data", str(third), "--label-map", "SAME=same", "--name", "elsewhere"]
+        code, out, err = bench.command(*words, "--runs", str(bench.runs), "--json", "--if-done", "skip")
+        assert (code, json.loads(out)["metrics"]) == (0, done.metrics), err
+        for more, message in [
+            ({"if_done": "fail"}, "is done; use --if-done"),
+            ({"label_map": {"SAME": "other"}}, "label_map.SAME = .*same.* there, .*other.* here"),
+            ({"label_map": {}, "data": str(bench.folder / "topics1.csv")}, "is another run"),
+        ]:
+            with pytest.raises(InputError, match=message):
+                pf.evaluate(first.path, **{"data": str(third)} | asked | more)
+        with pytest.raises(InputError, match="is another run"):
+            pf.evaluate(second.path, str(third), **asked)
+    table[:-1].to_csv(third, index=False)
+    try:
+        with pytest.raises(InputError, match=r"rows of .* on third.csv.*--if-done again"):
+            pf.evaluate(first.path, str(third), **asked)
+        again = pf.evaluate(first.path, str(third), **asked, if_done="again")
+    finally:
+        table.to_csv(third, index=False)
+    assert again.path == done.path
+    assert again.metrics != done.metrics
 
 
 def test_rows_of_pairs_that_the_run_was_trained_on_are_counted(tmp_path, tiny):
@@ -212,6 +251,84 @@ def test_a_run_that_was_copied_to_a_machine_without_its_cache_finds_its_backbone
     }
     again = {row["metric"]: row["value"] for row in result.metrics if row["variant"] == done.selected}
     assert again == pytest.approx(own)
+
+
+@pytest.fixture
+def at_temperatures(two_runs, tmp_path):
+    """The first run at temperature 2, and as if it had been written before there was a temperature."""
+    _, first, _, _ = two_runs
+    made = []
+    for name, own in [("hot", {"calibration.temperature": torch.tensor([2.0], dtype=torch.float64)}), ("old", {})]:
+        path = shutil.copytree(first.path, tmp_path / name) / "probe.safetensors"
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+        tensors = load_file(path)
+        assert tensors.pop("calibration.temperature").shape == (1,)
+        save_file(tensors | own, path, about)
+        made.append(resealed(path.parent))
+    return made
+
+
+def test_a_run_from_before_the_temperature_predicts_and_is_evaluated_at_temperature_1(two_runs, at_temperatures):
+    bench, _, _, third = two_runs
+    texts = [row[0] for row in pairs(seed=5)][:6]
+    hot, old = ([*api.load(path).predict(texts)] for path in at_temperatures)
+    assert [answer["label"] for answer in hot] == [answer["label"] for answer in old]
+    for first, second in zip(hot, old, strict=True):
+        ratios = [np.log(each["same"] / each["other"]) for each in (first["probabilities"], second["probabilities"])]
+        assert 2 * ratios[0] == pytest.approx(ratios[1], rel=1e-4)
+    measured = [
+        pf.evaluate(path, str(third), label_map={"SAME": "same"}, folder=bench.runs) for path in at_temperatures
+    ]
+    assert [row["value"] for row in measured[0].metrics] == [row["value"] for row in measured[1].metrics]
+    stages = [set(pd.read_csv(each.path / "calibration.csv")["stage"]) for each in measured]
+    assert stages == [{"uncalibrated", "calibrated"}, {"uncalibrated"}]
+
+
+TWO_TASKS = """
+[finetune]
+cut = 2
+[probe]
+layers = [-1]
+encoder = "none"
+mixer = "last"
+[multitask]
+schedule = "joint"
+[tasks.topic]
+corpus = {{ path = "{0}/topics1.csv", columns = ["sentence", "label"], target = "class" }}
+[tasks.closeness]
+corpus = {{ path = "{0}/pairs.csv", columns = ["first", "second", "score"], target = "score" }}
+"""
+
+
+def test_a_run_of_several_tasks_is_evaluated_by_those_that_the_data_fit(tmp_path, tiny):
+    bench = Bench(tmp_path, tiny("bert"))
+    bench.of_pairs()
+    bench.of_topics()
+    (tmp_path / "two.toml").write_text(TWO_TASKS.format(tmp_path))
+    done = api.run(
+        str(tmp_path / "two.toml"), bench.settings("train.epochs=1", "plan.stored_dtype=float32"), bench.runs
+    )
+    kinds = {"topics1.csv": ("topic", "accuracy"), "pairs.csv": ("closeness", "pearson")}
+    for name, (task, metric) in kinds.items():
+        other = shutil.copy(tmp_path / name, tmp_path / f"other-{name}")
+        progress, notes = NoProgress(), []
+        progress.note = notes.append
+        result = pf.evaluate(done.path, str(other), folder=bench.runs, progress=progress)
+        record = json.loads((result.path / "record.json").read_text("utf-8"))
+        assert [about["task"] for about in record["evaluations"].values()] == [task]
+        found = next(row for row in result.metrics if row["metric"] == metric and row["variant"] == result.selected)
+        own = next(
+            row
+            for row in done.metrics
+            if (row["task"], row["metric"], row["split"]) == (task, metric, "test")
+            and row["variant"] == done.selected
+            and row["seed"] is None
+        )
+        assert (found["n"], found["value"]) == (own["n"], pytest.approx(own["value"], abs=1e-5))
+        assert [note.partition(":")[0] for note in notes if "left out" in note] == ["left out"]
+    with pytest.raises(InputError, match="targets of the kind"):
+        pf.evaluate(done.path, str(tmp_path / "other-pairs.csv"), task="topic", folder=bench.runs)
 
 
 def test_a_fine_tuned_run_is_evaluated_through_its_own_folder_as_it_predicts(tmp_path, tiny):

@@ -285,6 +285,8 @@ def test_pretrained_layers_keep_the_codes_they_were_pretrained_with(tiny, tmp_pa
     sizes = {row["subset"]: row["value"] for row in done.metrics if row["metric"] == "trained_parameters"}
     single = [sizes[f"single {layer}"] for layer in range(4)]
     assert single[0] == single[1] < single[2] == single[3]
+    for layer in range(4):  # named by the one that is left out
+        assert sizes[f"without layer {layer}"] == sizes["all"] - single[layer]
     assert sizes["all"] - 4 == sum(size - 1 for size in single)  # less a weight of the mixer each
 
 

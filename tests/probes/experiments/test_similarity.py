@@ -73,7 +73,14 @@ def test_untuned_encoders_find_all_sentences_nearer_than_their_tuned_relatives_d
     assert means[backbone] > means[UNTUNED[backbone]]
 
 
-@pytest.mark.parametrize("words", [("similarity",), ("similarity", *SENTENCES, "--backbone", "minilm"), ("run",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("similarity",),
+        pytest.param(("similarity", *SENTENCES, "--backbone", "minilm"), marks=pytest.mark.slow),
+        pytest.param(("run",), marks=pytest.mark.slow),
+    ],
+)
 def test_the_command_line_prints_the_published_cosines(words, tmp_path):
     bench = Bench(tmp_path, tmp_path)
     words = ("run", "similarity") if words == ("run",) else (*words, "--runs", str(bench.runs))

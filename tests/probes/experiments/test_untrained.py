@@ -18,6 +18,7 @@ from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.results.run_tables import read_tables
 from tests.support.bench import Bench
 from tests.support.damage import resealed
+from tests.support.marks import slow_but_first
 
 CASES = {
     "pooled": ["plan.views=mean,cls"],
@@ -26,7 +27,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=slow_but_first(CASES))
 def chosen_raw(request, tmp_path_factory, tiny):
     """A run that chooses the raw cosine, since training is made to look useless."""
     bench = Bench(tmp_path_factory.mktemp("raw"), tiny("bert"))

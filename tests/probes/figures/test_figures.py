@@ -228,8 +228,15 @@ def test_backbones_stand_side_by_side_by_all_layers_and_by_the_last(runs):
     ]  # fmt: skip
 
 
-def test_layers_left_out_are_found(runs):
-    rows = subset_rows(runs["ablation"])
+@pytest.mark.parametrize("older", [False, True])
+def test_layers_left_out_are_found(runs, older):
+    run = runs["ablation"]
+    if older:  # runs that named the layers which remain
+        names = {
+            f"without layer {out}": "without " + ",".join(str(k) for k in range(7) if k != out) for out in range(7)
+        }
+        run = with_tables(run, metrics=run["metrics"].replace({"subset": names}))
+    rows = subset_rows(run)
     rows = rows[rows["scored"]]
     assert rows.loc[(rows["kind"] == "without") & (rows["control"] == ""), "position"].tolist() == list(range(7))
     assert subset_layers("prefix 0-2,5 and x") == [0, 1, 2, 5]

@@ -39,6 +39,28 @@ def test_the_temperature_is_one_if_it_would_lower_the_log_loss_by_chance_alone()
     assert fit_temperature(*drawn(1)) == 1.0
 
 
+UNFIT = {
+    "infinite": (np.array([[np.inf, 0.0], [0.0, 1.0]]), np.array([0, 1])),
+    "minus infinite": (np.array([[-np.inf, 0.0], [0.0, 1.0]]), np.array([1, 1])),
+    "not a number": (np.array([[np.nan, 0.0], [0.0, 1.0]]), np.array([1, 1])),
+    "no rows": (np.zeros((0, 3)), np.zeros(0)),
+    "one class": (np.arange(4.0)[:, None], np.zeros(4)),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_no_temperature_can_be_fitted_to_has_temperature_1(name):
+    logits, target = UNFIT[name]
+    assert fit_temperature(logits.astype(np.float32), target) == 1.0
+
+
+def test_logits_as_large_as_float32_holds_are_fitted_without_a_warning():
+    logits, target = drawn(40)
+    for huge in (logits * np.float32(1e37), np.full((4, 3), np.finfo(np.float32).max, np.float32)):
+        assert np.isfinite(fit_temperature(huge, target[: len(huge)] % huge.shape[1]))
+    assert fit_temperature(*(drawn(40)[0], np.zeros(40))) > 0
+
+
 @pytest.mark.parametrize("rows", [20, 500])
 def test_rows_that_are_all_right_do_not_make_probabilities_certain(rows):
     target = np.arange(rows) % 3

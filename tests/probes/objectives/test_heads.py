@@ -21,6 +21,7 @@ from permafrost.probes.objectives.losses import LOSSES
 from permafrost.probes.tasks.registry import TASKS
 from permafrost.probes.training.encoder_pretraining import pretrain
 from permafrost.probes.variants.members import initial_probe
+from tests.support.marks import slow_but_first
 from tests.support.synthetic import answered, classed, inputs, labelled, layout, scored, sentences, tagged
 from tests.support.trainings import build, member_config, train_all
 
@@ -90,7 +91,7 @@ def test_a_head_learns_its_toy(head):
     assert result(*make(), ProbeSpec(head=head)) > least
 
 
-@pytest.mark.parametrize("loss", TASKS["score"].losses)
+@pytest.mark.parametrize("loss", slow_but_first(TASKS["score"].losses))
 @pytest.mark.parametrize("sides", [1, 2])
 def test_a_regression_reads_one_text_or_two_with_either_loss(sides, loss):
     assert result(*along(sides), ProbeSpec(head="regression"), loss=loss) > 0.7

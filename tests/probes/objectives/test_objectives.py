@@ -22,6 +22,7 @@ from permafrost.probes.objectives.losses import LOSSES
 from permafrost.probes.objectives.tokens import IMPOSSIBLE_LOGIT, MAX_ANSWER_TOKENS, SpanObjective, WordObjective
 from permafrost.probes.tasks.answers import null_scores
 from permafrost.probes.tasks.registry import TASKS
+from tests.support.marks import slow_but_first
 from tests.support.synthetic import WIDE, answered, classed, inputs, labelled, moved, scored, tagged
 from tests.support.trainings import build, member_config, scorer_of, train_all
 
@@ -240,7 +241,7 @@ def test_every_mixer_of_codes_reads_tokens(kind, mixer):
     assert result(found, corpus, mixer=mixer, encoder="linear") > 0.5
 
 
-@pytest.mark.parametrize("encoder", ["linear", "lowrank", "mlp"])
+@pytest.mark.parametrize("encoder", slow_but_first(["mlp", "linear", "lowrank"]))
 def test_every_encoder_reads_tokens(encoder):
     assert result(*tagged(45), encoder=encoder, dropout=0.1, noise=0.1, context="transformer") > 0.5
 

@@ -22,7 +22,9 @@ from tests.support.marks import slow_but_first
 @pytest.fixture(scope="module")
 def finished_classes(tmp_path_factory, tiny):
     bench = Bench(tmp_path_factory.mktemp("classes"), tiny("gpt2"))
-    return bench, api.run("classify", bench.of_topics(), bench.runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+        return bench, api.run("classify", bench.of_topics(), bench.runs)
 
 
 def test_predicted_scores_are_symmetric_within_the_unit_and_exactly_one_for_identical_texts(finished):
@@ -100,7 +102,7 @@ def test_a_loaded_run_scores_its_test_rows_as_the_run_did(case, tmp_path, tiny, 
     np.testing.assert_allclose([answer["score"] for answer in backwards], said, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", CLASSED)
+@pytest.mark.parametrize("case", slow_but_first(CLASSED))
 def test_a_loaded_run_classifies_its_test_rows_as_the_run_did(case, tmp_path, tiny, quick):
     bench, sides = Bench(tmp_path, tiny("bert")), 1 if case == "one text" else 2
     done = ran(bench, tiny, bench.of_topics("corpus.target=class", *CLASSED[case], sides=sides))

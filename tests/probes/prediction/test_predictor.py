@@ -16,6 +16,7 @@ from permafrost.probes.results.run_folder import RunError
 from permafrost.probes.runs.load import load_tasks
 from tests.support.bench import Bench, pairs, write
 from tests.support.damage import loaded, outcomes
+from tests.support.marks import slow_but_first
 
 OWN = '[probe]\nlayers = [-1]\nencoder = "none"\nmixer = "last"\n[train]\nbatch_rows = 8\n'
 MESSAGES = """
@@ -110,7 +111,7 @@ def refused(bench, folder, *words, exit_code=2):
     return err
 
 
-@pytest.mark.parametrize("name", ["messages", "frozen", "one state"])
+@pytest.mark.parametrize("name", slow_but_first(["messages", "frozen", "one state"]))
 def test_every_task_answers_as_the_run_did(name, run_of):
     _, folder = run_of(name)
     tables = {task: table_of(folder, task) for task in ("topic", "tone")}

@@ -10,6 +10,7 @@ import pytest
 
 from permafrost import api
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.progress import NoProgress
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.prediction.output import write_predictions
 from permafrost.probes.prediction.predictor import Predictor
@@ -104,6 +105,15 @@ def test_columns_of_texts_may_be_named_and_that_of_a_target_after_them(named, ru
         requests_from_file(tasks, path, None, ["1", "2", "1"])
     with pytest.raises(CorpusError, match=r"no column 'texts'; set corpus\.columns \(--columns\)"):
         requests_from_file(tasks, path, None, ["texts"])
+
+
+def test_rows_of_empty_cells_are_left_out_and_counted(runs_of_kinds, put):
+    progress, notes = NoProgress(), []
+    progress.note = notes.append
+    path = put("a.csv", "first,label\nThe dog,same\n,\nIt,\n,\n")
+    found = requests_from_file(api.load(runs_of_kinds[1]["class"]).tasks, path, progress)[PROBE]
+    assert [request.texts for request in found] == [("The dog",), ("It",)]
+    assert notes == [f"a.csv: 2 rows of empty cells are left out; the first: {path}:3"]
 
 
 def test_parquet_is_read_too(runs_of_kinds, tmp_path):

@@ -30,6 +30,8 @@ from tests.support.example_run import (
 )
 from tests.support.page_reader import Page
 
+pytestmark = pytest.mark.usefixtures("pages_alone")
+
 
 def page_of(folder) -> tuple[str, Page]:
     text = write_report(folder).read_text("utf-8")

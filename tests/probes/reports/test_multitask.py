@@ -253,7 +253,7 @@ def test_every_variant_has_its_precision_recall_and_f1_by_class_beside_the_figur
     assert breakdown_module.variant_grids(run, "qa") == []
 
 
-def test_every_variant_has_a_confusion_matrix(tmp_path):
+def test_every_variant_has_a_confusion_matrix(tmp_path, pages_alone):
     folder = write_together(tmp_path / "run", {"topic": "class"}, ["one", "other"])
     write_report(folder)
     run = read_tables(folder)
@@ -287,7 +287,7 @@ def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_m
     assert "task-qa" in page.ids
 
 
-def test_tables_that_are_missing_leave_the_rest_of_the_page(copy):
+def test_tables_that_are_missing_leave_the_rest_of_the_page(copy, pages_alone):
     table = pd.read_csv(copy / "metrics.csv")
     table[table["split"].notna() & table["against"].isna()].to_csv(copy / "metrics.csv", index=False)
     for name in ("epochs", "training", "conflicts"):
@@ -366,7 +366,7 @@ def test_a_task_that_only_a_table_names_writes_nothing(copy, name):
     assert outside.read_bytes() == b"mine"
 
 
-def test_names_and_texts_are_only_texts(tmp_path):
+def test_names_and_texts_are_only_texts(tmp_path, pages_alone):
     evil = EVIL[:60]
     folder = write_together(tmp_path / "run", {"topic": "class", "tone_-": "class"}, ["one", "other", evil])
     text = write_report(folder).read_text("utf-8")
@@ -377,7 +377,7 @@ def test_names_and_texts_are_only_texts(tmp_path):
     assert {"figure-tone_--confusion", "figure-topic-by_pattern"} <= set(page.ids)
 
 
-def test_a_run_of_one_task_says_how_its_variants_learnt(tmp_path):
+def test_a_run_of_one_task_says_how_its_variants_learnt(tmp_path, pages_alone):
     made = together({"stsb": "class"}, ["last", "upper"])
     tables = {name: made[name] for name in ("epochs", "training")}
     tables |= {"metrics": metrics(True), "predictions": predictions(True), "breakdown": breakdown()}

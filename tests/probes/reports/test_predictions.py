@@ -29,6 +29,8 @@ from tests.support.example_run import (
 from tests.support.marks import slow_but_first
 from tests.support.page_reader import Page
 
+pytestmark = pytest.mark.usefixtures("pages_alone")
+
 TABLES = {
     "score": predictions(rows=12),
     "class": predictions(True, rows=12),

@@ -1,9 +1,11 @@
 """The report: drawn from the tables of a folder alone, whatever is in them; and the comparison of several."""
 
+import functools
 import html
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from tests.support.example_run import (
     write_evaluation,
     write_tables,
 )
+from tests.support.marks import slow_but_first
 from tests.support.page_reader import Page
 
 TOGETHER_ONLY = {"by_epoch", "by_epoch_second", "weights", "conflicts", "confusions"}
@@ -44,11 +47,22 @@ DRAWN = {
 """Experiment, and whether its targets are classes -> the figures of its page."""
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["scores", "classes"])
-def reported(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def report_of(tmp_path_factory):
+    """Experiment, and whether its targets are classes -> the folder of an example with every table, and its page."""
+
+    @functools.cache
+    def drawn(experiment: str, classes: bool) -> tuple[Path, Page]:
+        folder = example(tmp_path_factory.mktemp("runs") / "made-up-1", experiment, classes)
+        return folder, Page(write_report(folder).read_text("utf-8"))
+
+    return drawn
+
+
+@pytest.fixture(params=[False, True], ids=["scores", "classes"])
+def reported(request, report_of):
     """A run with every table, its report, and whether its targets are classes."""
-    folder = example(tmp_path_factory.mktemp("runs") / "made-up-1", "run", request.param)
-    return folder, Page(write_report(folder).read_text("utf-8")), request.param
+    return *report_of("run", request.param), request.param
 
 
 def test_every_figure_belongs_to_a_page():
@@ -56,9 +70,8 @@ def test_every_figure_belongs_to_a_page():
 
 
 @pytest.mark.parametrize(("experiment", "classes"), DRAWN)
-def test_every_figure_stands_in_the_page_and_beside_it(experiment, classes, tmp_path):
-    folder = example(tmp_path / "made-up-1", experiment, classes)
-    page = Page(write_report(folder).read_text("utf-8"))
+def test_every_figure_stands_in_the_page_and_beside_it(experiment, classes, report_of):
+    folder, page = report_of(experiment, classes)
     expected, ids = DRAWN[experiment, classes], {name for name in page.ids if name.startswith("figure-")}
     spaces = {"pca", "tsne"} if experiment == "run" else set()
     assert ids == {f"figure-{name}" for name in expected | spaces}
@@ -68,7 +81,7 @@ def test_every_figure_stands_in_the_page_and_beside_it(experiment, classes, tmp_
     assert not re.search(r"\b(nan|NaN|None|inf)\b", page.text)
 
 
-def test_the_page_of_an_evaluation_has_the_transfer_matrix_and_each_pair(tmp_path):
+def test_the_page_of_an_evaluation_has_the_transfer_matrix_and_each_pair(tmp_path, pages_alone):
     folder = write_evaluation(tmp_path / "evaluation-1")
     page = Page(write_report(folder).read_text("utf-8"))
     drawn = {name for name in page.ids if name.startswith("figure-")}
@@ -125,7 +138,7 @@ def test_a_report_is_drawn_again_the_same(tmp_path):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_of_metrics_alone_has_a_report(tmp_path):
+def test_a_run_of_metrics_alone_has_a_report(tmp_path, pages_alone):
     folder = write_tables(tmp_path / "few", {"metrics": metrics()}, {})
     page = Page(write_report(folder).read_text("utf-8"))
     assert [name for name in page.ids if name.startswith("figure-")] == ["figure-variants", "figure-by_layer"]
@@ -140,7 +153,7 @@ def test_a_figure_whose_table_is_gone_is_gone(tmp_path):
     assert not (folder / "figures" / "predicted_against_gold.png").exists()
 
 
-def test_constant_predictions_are_said_in_words(tmp_path):
+def test_constant_predictions_are_said_in_words(tmp_path, pages_alone):
     table = metrics()
     table = table[~((table["variant"] == SELECTED) & table["metric"].isin(["pearson", "spearman"]))]
     said = predictions().assign(score=2.5, raw=0.5)
@@ -159,8 +172,8 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("kind", ODD)
-def test_a_record_may_say_anything(tmp_path, kind):
+@pytest.mark.parametrize("kind", slow_but_first(ODD))
+def test_a_record_may_say_anything(tmp_path, kind, pages_alone):
     folder = write_tables(tmp_path / "odd", {"metrics": metrics()}, record() | ODD[kind])
     Page(write_report(folder).read_text("utf-8"))
 
@@ -170,8 +183,8 @@ def test_a_run_that_is_being_written_goes_by_its_name(tmp_path):
     assert "<h1>pairs</h1>" in write_report(folder).read_text("utf-8")
 
 
-@pytest.mark.parametrize("value", [1e308, -1e308, float("inf"), 1e-320])
-def test_a_number_that_no_axis_holds_is_missing(tmp_path, value):
+@pytest.mark.parametrize("value", slow_but_first([1e308, -1e308, float("inf"), 1e-320]))
+def test_a_number_that_no_axis_holds_is_missing(tmp_path, value, pages_alone):
     tables = {"metrics": metrics(), "predictions": predictions(), "latents": latents()}
     tables["metrics"].loc[::7, ["value", "low"]] = value
     tables["predictions"].iloc[3, tables["predictions"].columns.get_loc("score")] = value
@@ -180,7 +193,7 @@ def test_a_number_that_no_axis_holds_is_missing(tmp_path, value):
     assert not re.search(r"\b(nan|inf)\b", text)
 
 
-def test_names_in_any_script_and_with_formulas_are_drawn(tmp_path):
+def test_names_in_any_script_and_with_formulas_are_drawn(tmp_path, pages_alone):
     table = metrics().replace({SELECTED: "$\\frac{日本\x07</svg>", "mix": "_hidden"})
     folder = write_tables(tmp_path / "odd", {"metrics": table}, {})
     assert "</svg> " not in Page(write_report(folder).read_text("utf-8")).tags

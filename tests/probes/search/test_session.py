@@ -32,6 +32,7 @@ from permafrost.probes.search.samplers import make_pruner, make_sampler
 from permafrost.probes.search.storage import open_study
 from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import TrialResult
+from tests.support.marks import slow_but_first
 from tests.support.studies import search
 from tests.support.toys import SPACE, broken, hill, mapped, refusing, searching, sharing
 
@@ -116,7 +117,7 @@ def test_a_study_leaves_tables_and_a_recipe_that_runs(tmp_path):
     assert not (done.folder / "shared").exists()
 
 
-@pytest.mark.parametrize("sampler", ["TPESampler", "RandomSampler", "QMCSampler"])
+@pytest.mark.parametrize("sampler", slow_but_first(["TPESampler", "RandomSampler", "QMCSampler"]))
 def test_same_seed_same_trials_stopped_and_resumed_or_not(tmp_path, sampler):
     recipe = searching(STEPS, trials=20, sampler=sampler)
     first = search(recipe, "a", tmp_path, hill)
@@ -130,7 +131,7 @@ def test_same_seed_same_trials_stopped_and_resumed_or_not(tmp_path, sampler):
     assert len(rows(second.folder)) == 21
 
 
-@pytest.mark.parametrize("sampler", ["CmaEsSampler", "GridSampler", "NSGAIISampler", "GPSampler"])
+@pytest.mark.parametrize("sampler", slow_but_first(["CmaEsSampler", "GridSampler", "NSGAIISampler", "GPSampler"]))
 def test_same_seed_same_trials_with_a_stop_between_two(tmp_path, sampler):
     recipe = searching(STEPS, trials=14, sampler=sampler)
     first = search(recipe, "a", tmp_path, hill)
@@ -298,6 +299,7 @@ def test_a_sampler_whose_library_is_missing_says_so(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------- workers and crashes
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(tmp_path):
     notes = Stopping(0)
     done = search(searching(trials=16), "s", tmp_path, partial(hill, pause=0.02, kill_at=5), workers=2, progress=notes)
@@ -378,6 +380,7 @@ def alive(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_inputs_are_made_once_over_all_workers(tmp_path):
     recipe = searching({"plan.max_tokens": [32, 64]}, trials=10, sampler="RandomSampler", pruner="NopPruner")
     done = search(recipe, "s", tmp_path, sharing, workers=2)

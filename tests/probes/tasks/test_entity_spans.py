@@ -295,7 +295,7 @@ REFUSED = {
     "an empty context": ("answers", [("Who ran?", " ")], "item 1: the context is empty; a question needs a context"),
     "an empty text": ("tags", ["Dog", "\n"], "item 2: the text is empty"),
     "two texts": ("tags", [("Dog", "Stove")], "item 1: this run reads one text an item, got 2"),
-    "no text": ("tags", ["Dog", (3,)], "item 2: the text must be a text, got int"),
+    "no text": ("tags", ["Dog", (3,)], "item 2: expected a text or a tuple of texts, got 3, of type int"),
     "half a character": ("tags", ["Dog \ud83d"], "half a character"),
 }
 
@@ -307,6 +307,7 @@ def test_items_that_the_run_cannot_read_are_refused_by_number(case, token_runs):
         token_runs[1][kind].predict(items)
 
 
+@pytest.mark.slow
 def test_minilm_finds_names_in_their_own_spelling(tmp_path, quick):
     settings = ["corpus.name=samples-tags", "corpus.held_out=0", f"extract.cache={tmp_path / 'cache'}"]
     settings += ["train.seeds=0", "train.epochs=15", "train.metric=accuracy", "probe.context_width=64"]

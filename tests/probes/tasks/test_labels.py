@@ -17,6 +17,7 @@ from permafrost.probes.config.train import TrainSpec
 from permafrost.probes.metrics.calibration import Thresholds
 from permafrost.probes.tasks.registry import TASKS
 from permafrost.probes.variants.combine_seeds import combine_seeds
+from tests.support.marks import slow_but_first
 from tests.support.synthetic import inputs, labelled
 from tests.support.trainings import member_config, problem_of, scorer_of, train_all
 
@@ -57,7 +58,7 @@ def mean_f1(probabilities: np.ndarray, target: np.ndarray, thresholds: np.ndarra
     return float(np.mean([f1_score(true, column >= threshold, zero_division=0) for true, column, threshold in columns]))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_but_first(range(3)))
 def test_thresholds_are_the_best_of_validation_and_no_other_split_has_a_say(seed):
     corpus, logits = drawn(seed)
     calibration = TASK.calibrate(logits["validation"], corpus, 9.0)

@@ -23,6 +23,7 @@ from permafrost.probes.variants import train_variant
 from permafrost.probes.variants.members import MemberConfig, initial_probe
 from permafrost.probes.variants.workspace import Workspace
 from tests.support.bench import pairs, write
+from tests.support.marks import slow_but_first
 from tests.support.synthetic import EVEN, RAGGED, Shelf, classed, inputs, latents, scored, sentences
 from tests.support.trainings import member_config, train_all
 
@@ -57,8 +58,10 @@ def same_layers(first: PretrainedEncoder, second: PretrainedEncoder) -> list[boo
     return [all(torch.equal(one[name], two[name]) for name in one) for one, two in pairs]
 
 
-@pytest.mark.parametrize("widths", [EVEN, RAGGED], ids=["even", "ragged"])
-@pytest.mark.parametrize("spec", [ProbeSpec(code=(0.5,)), ProbeSpec(encoder="mlp", code=(0.5,))], ids=["linear", "mlp"])
+@pytest.mark.parametrize("widths", [RAGGED, pytest.param(EVEN, marks=pytest.mark.slow)], ids=["ragged", "even"])
+@pytest.mark.parametrize(
+    "spec", slow_but_first([ProbeSpec(encoder="mlp", code=(0.5,)), ProbeSpec(code=(0.5,))]), ids=["mlp", "linear"]
+)
 def test_latents_of_low_rank_are_rebuilt_from_as_narrow_a_code(spec, widths):
     found = pretrained(AUTO, spec, of_low_rank(widths))
     assert len(found.layers) == len(found.histories) == 4

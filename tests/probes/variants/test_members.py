@@ -24,6 +24,7 @@ from permafrost.probes.variants.combine_seeds import combine_seeds
 from permafrost.probes.variants.members import MemberConfig, TrainedMember
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant, best_variant
 from tests.support import trainings
+from tests.support.marks import slow_but_first
 from tests.support.synthetic import EVEN, RAGGED, classed, inputs, scored
 from tests.support.trainings import member_config, train_all
 
@@ -117,7 +118,7 @@ def test_members_that_classify_train_beside_each_other_as_alone(encoder, mixer, 
 
 
 @pytest.mark.parametrize("mixer", SCORES)
-@pytest.mark.parametrize("spec", [HALVES, replace(HALVES, dropout=0.0)], ids=["dropout", "no dropout"])
+@pytest.mark.parametrize("spec", slow_but_first([HALVES, replace(HALVES, dropout=0.0)]), ids=["dropout", "no dropout"])
 def test_members_whose_halves_have_other_codes_train_beside_each_other_as_alone(spec, mixer, sizes):
     found = inputs()
     recipe = Recipe(probe=replace(spec, mixer=mixer), train=TRAIN)
@@ -129,7 +130,7 @@ def test_members_whose_halves_have_other_codes_train_beside_each_other_as_alone(
 @pytest.mark.parametrize(
     "subsets", [((0, 1, 2, 3), (1, 3), (0, 2)), ((0, 1), (2, 3), (2, 3))], ids=["all as wide", "not as wide"]
 )
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", slow_but_first([0.2, 0.0]))
 def test_members_of_ragged_layers_end_as_alone(dropout, subsets, mixer):
     found = inputs(RAGGED)
     recipe = Recipe(probe=ProbeSpec(dropout=dropout, noise=0.1, mixer=mixer), train=TRAIN)
