@@ -69,7 +69,7 @@ def run_batch(
         words: the path of a batch file, or the names or paths of recipes.
         folder: the folder in which that of the batch is written.
         workers: number of processes that train.
-        progress: receives notices and bars; None is silent.
+        progress: as of :func:`permafrost.api.run`.
         overrides: further settings of all runs, as after ``--set``.
         keys: those of a batch file: ``name``, ``backbones``, ``data``, ``columns``, ``target``, ``set``, ``grid`` and
             ``runs``; they win over those of the file.

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import PermafrostError
+from permafrost.data.plugin_registry import is_known
+from permafrost.data.plugins import Pooling
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import TOKENS, VIEW_NAME
+from permafrost.data.store.plan import TOKENS, VIEWS
 from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE, RECIPE
@@ -145,7 +147,8 @@ def _backbone_folder(path: Path, about: Mapping[str, Any]) -> Path:
 def _is_consistent(run: LoadedRun) -> bool:
     """Return whether plans, views, targets, texts per row and calibration of a run fit each other."""
     plans = {""} if run.backbone_folder else run.identities
-    if not all(column.plan in plans and VIEW_NAME.fullmatch(column.view) for column in run.columns):
+    known_views = all(column.view in VIEWS or is_known(Pooling, column.view) for column in run.columns)
+    if not known_views or not all(column.plan in plans for column in run.columns):
         return False
     if not run.task.is_complete(run) or run.texts_per_row not in run.task.text_counts:
         return False
