@@ -75,9 +75,7 @@ def search(
     journal = folder / JOURNAL
     with file_lock(folder / "lock", wait=False) as free:
         if not free:
-            raise StudyRunningError(
-                f"study '{name}' is running already: wait for it, or stop it; --dashboard shows it."
-            )
+            raise StudyRunningError(f"study '{name}' is running already: wait or stop it; --dashboard shows it.")
         with _empty_folder(folder / "shared") as shared, open_study(name, recipe, storage, journal) as trial_log:
             if trial_log.finished:
                 progress.note(f"study '{name}' resumes: {trial_log.finished:,} of {total:,} trials finished")
