@@ -173,12 +173,17 @@ def study_command(
         return
     folder, finished = find_study(recipe, overrides, name, trials, storage, runs, variant, **own)
     from permafrost.probes.search.dashboard import serve_study
+    from permafrost.probes.search.session import StudyRunningError
 
     with serve_study(folder / JOURNAL, storage, port) as address:
         Console().note(f"dashboard: {address}")
-        _show_study(*(finished or api.study(recipe, overrides, *settings, **own, if_done=if_done)), as_json)
+        try:
+            _show_study(*(finished or api.study(recipe, overrides, *settings, **own, if_done=if_done)), as_json)
+            state = "the study is done"
+        except StudyRunningError:
+            state = "another process runs the study"
         sys.stdout.flush()
-        Console().note(f"the study is done; its dashboard stays at {address} until Ctrl-C")
+        Console().note(f"{state}; its dashboard stays at {address} until Ctrl-C")
         with suppress(KeyboardInterrupt):
             Event().wait()
 

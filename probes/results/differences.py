@@ -45,16 +45,17 @@ def what_differs(runs: Mapping[str, RunFolder]) -> Settings:
 def run_labels(differing: Settings, names: Sequence[str]) -> dict[str, str]:
     """Return name of a run -> what tells it from the others, ``backbone=minilm, views=mean``; empty if nothing differs.
 
-    Settings are added until the runs can be told apart; those that have the same settings have their names too.
+    Besides the first ``MOST_KEYS`` settings, those are in it that tell further runs apart. Runs that have the same
+    settings have their names too.
     """
     if not differing:
         return {}
     leaves = Counter(key.rpartition(".")[2] for key in differing)
-    distinct = len({tuple(values.get(name) for values in differing.values()) for name in names})
     parts: dict[str, list[str]] = {name: [] for name in names}
     for count, (key, values) in enumerate(differing.items()):
-        if count >= MOST_KEYS and len({tuple(each) for each in parts.values()}) == distinct:
-            break
+        told_apart = {(*part, values.get(name, "")) for name, part in parts.items()}
+        if count >= MOST_KEYS and len(told_apart) == len({tuple(part) for part in parts.values()}):
+            continue
         leaf = key.rpartition(".")[2]
         shown = leaf if leaves[leaf] == 1 and key.count(".") == 1 else key
         short = _shortened(values.values(), LONGEST_VALUE)
@@ -155,10 +156,10 @@ def _table(value: Any) -> Mapping[str, Any]:
 
 
 def _as_text(value: str) -> str:
-    """Return a value of :func:`flatten_settings` as a reader writes it: words without quotes, lists with commas."""
+    """Return a value of :func:`flatten_settings` as ``--set`` takes it: words without quotes, lists with commas."""
     content = json.loads(value)
     if isinstance(content, list):
-        return ", ".join(item if isinstance(item, str) else json.dumps(item) for item in content)
+        return ",".join(item if isinstance(item, str) else json.dumps(item) for item in content)
     return content if isinstance(content, str) else value
 
 

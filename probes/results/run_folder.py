@@ -87,6 +87,8 @@ class RunFolder:
 
     def __init__(self, path: Path, error: type[InputError], digest: str = "") -> None:
         self.path, self._error = path, error
+        if not path.exists():
+            raise error(f"{path} is no finished run: there is no such folder.")
         if not (path / RECORD).is_file():
             again = "Run the study again" if (path / JOURNAL).exists() else "Run the recipe again"
             raise error(f"{path} is no finished run: it has no {RECORD}. {again}.")

@@ -4,6 +4,7 @@ It serves this machine alone. Before the search begins the page says so, and loa
 """
 
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -54,7 +55,8 @@ def serve_study(journal: Path, storage: str | None, port: int) -> Iterator[str]:
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
-        raise InputError(f"--port {port} cannot be used ({error.strerror}): set it to another, or to 0.") from error
+        reason = os.strerror(error.errno or 0)
+        raise InputError(f"--port {port} cannot be used ({reason}): set it to another, or to 0.") from error
     with listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
         process = multiprocessing.get_context("spawn").Process(

@@ -31,6 +31,11 @@ from permafrost.probes.search.workers import (
 WriteStudy = Callable[[Path, TrialLog, Mapping[str, Any]], StudyResult]
 """Function that writes the folder of a study from its trials and the settings of the session."""
 
+
+class StudyRunningError(InputError):
+    """A study that another process runs."""
+
+
 DEATHS_IN_A_ROW = 3
 """Number of deaths per worker, with no trial finished in between, after which the study ends with an error."""
 
@@ -60,7 +65,8 @@ def search(
         progress: shows the number of finished trials.
 
     Raises:
-        InputError: there is nothing to search, or a study of this name has another recipe or is running.
+        InputError: there is nothing to search, or a study of this name has another recipe.
+        StudyRunningError: a study of this name is running.
         MachineError: the storage fails, or workers keep dying.
     """
     progress = progress or NoProgress()
@@ -69,7 +75,7 @@ def search(
     journal = folder / JOURNAL
     with file_lock(folder / "lock", wait=False) as free:
         if not free:
-            raise InputError(f"study '{name}' is running already: wait for it, or stop it first.")
+            raise StudyRunningError(f"study '{name}' is running already: wait or stop it; --dashboard shows it.")
         with _empty_folder(folder / "shared") as shared, open_study(name, recipe, storage, journal) as trial_log:
             if trial_log.finished:
                 progress.note(f"study '{name}' resumes: {trial_log.finished:,} of {total:,} trials finished")

@@ -42,12 +42,15 @@ class MLflow:
         self._experiment = _experiment(self._client)
         self._found: dict[str, str] = {}
         """Series -> id of the MLflow run of an earlier process."""
+        self._unended: set[str] = set()
+        """Series that an earlier process was killed in, and that this one has not continued."""
         token = ""
         while True:
             page = self._client.search_runs(
                 [self._experiment], f"tags.`{TOKEN}` = '{run.token}'", max_results=1000, page_token=token or None
             )
             self._found |= {each.data.tags[SERIES]: each.info.run_id for each in page}
+            self._unended |= {each.data.tags[SERIES] for each in page if each.info.status == "RUNNING"}
             if not (token := page.token):
                 break
         self._ids: dict[str, str] = {}
@@ -59,6 +62,7 @@ class MLflow:
         if series.name in self._ids:
             return
         self._last[series.name] = {}
+        self._unended.discard(series.name)
         if found := self._found.get(series.name):
             self._ids[series.name] = found
             known = self._client.get_run(found).data
@@ -104,6 +108,9 @@ class MLflow:
         self.log(name, max([0, *self._last[name].values()]), values)
         self._client.log_batch(self._ids[name], tags=[RunTag(key, value) for key, value in tags.items()])
         self._client.set_terminated(self._ids[name], STATUS[status])
+        if name == WHOLE:
+            for unended in self._unended:  # trials of a study that was killed: others run in their place
+                self._client.set_terminated(self._found[unended], STATUS["killed"])
 
 
 def _experiment(client: Any) -> str:

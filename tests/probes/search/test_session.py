@@ -205,7 +205,7 @@ def test_a_study_with_another_space_or_recipe_is_refused(tmp_path):
 
 def test_a_study_runs_once_at_a_time(tmp_path):
     def inner(recipe, folder, receive):
-        with pytest.raises(InputError, match="study 's' is running already"):
+        with pytest.raises(InputError, match=r"study 's' is running already.*--dashboard shows it"):
             search(recipe, "s", tmp_path, hill)
         return hill(recipe, folder, receive)
 

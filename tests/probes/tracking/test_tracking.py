@@ -23,6 +23,7 @@ from permafrost.probes.results.read_result import read_recipe
 from permafrost.probes.results.run_folder import RunError, RunFolder
 from permafrost.probes.search.trials import study_identity
 from permafrost.probes.tracking import registry, tracking
+from permafrost.probes.tracking.series import Series, TrackedRun
 from permafrost.probes.tracking.tensorboard import TensorBoard
 from tests.support.bench import Bench
 from tests.support.event_files import Scalars, scalars
@@ -299,6 +300,25 @@ def test_mlflow_holds_parameters_metrics_and_figures_of_a_run_that_was_stopped(b
     assert found["none-seed1"].data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.data.tags["run_folder"] == str(run)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_left_running_in_mlflow_ends_with_the_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    about = {"name": "study-s", "kind": "study", "token": "t", "folder": tmp_path, "recipe": ""}
+    with without_warnings():
+        from mlflow import MlflowClient
+
+        for trials in (["trial-0", "trial-1"], ["trial-1", "trial-2"]):  # the first process is killed
+            tracker = registry.TRACKERS["mlflow"](TrackedRun(**about))
+            for name in ("", *trials):
+                tracker.begin(Series(name=name, parameters={}))
+        for name in ("trial-1", "trial-2", ""):
+            tracker.finish(name, {}, {}, "finished")
+        client = MlflowClient()
+        runs = client.search_runs([client.get_experiment_by_name("permafrost").experiment_id])
+    ended = {each.info.run_name: each.info.status for each in runs}
+    assert ended == {"study-s": "FINISHED", "trial-0": "KILLED", "trial-1": "FINISHED", "trial-2": "FINISHED"}
 
 
 @pytest.mark.slow
