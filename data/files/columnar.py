@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.errors import CorpusError, PermafrostError, first_line
+from permafrost.data.errors import CorpusError
 from permafrost.data.files.json_rows import TypedRow
-from permafrost.data.plugin_registry import find, origin_of
+from permafrost.data.plugin_registry import find, named_errors, origin_of
 from permafrost.data.plugins import Reader
 
 
@@ -65,11 +65,11 @@ def read_own(path: Path, name: str) -> Iterator[TypedRow]:
     """Read a file by a reader from outside.
 
     Raises:
-        CorpusError: the reader fails, or gives rows that have no names or not those of the first.
-        PluginError: there is no such reader.
+        CorpusError: the reader gives rows that have no names or not those of the first.
+        PluginError: there is no such reader, or it fails.
     """
     reader, names = find(Reader, name), set[str]()
-    try:
+    with named_errors(name, reader, f"of {origin_of(Reader, name)} cannot read {path}"):
         for number, row in enumerate(reader.read(path), 1):
             if not isinstance(row, Mapping) or not row:
                 raise CorpusError(f"{path}:{number}: the reader '{name}' must give a dict of columns, got {row!r:.60}.")
@@ -82,13 +82,6 @@ def read_own(path: Path, name: str) -> Iterator[TypedRow]:
                     f"{path}:{number}: the reader '{name}' gives other columns than in row 1: '{column}'."
                 )
             yield f"{path}:{number}", dict(row)
-    except PermafrostError:
-        raise
-    except Exception as error:  # code of others can fail in any way
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise CorpusError(
-            f"{path}: the reader '{name}' ({origin_of(Reader, name)}) cannot read it ({reason})."
-        ) from error
 
 
 def _cell(value: Any) -> Any:

@@ -63,10 +63,10 @@ def test_changed_code_is_other_latents(plan, registered, tmp_path):
     [
         (lambda hidden, mask: hidden.mean(1), "a text of 5 tokens another latent beside one of 9 than alone"),
         (lambda hidden, mask: hidden.amax(1), "another latent beside"),
-        (lambda hidden, mask: hidden - hidden.mean(0), "must return a tensor of torch.float64 and shape"),
+        (lambda hidden, mask: hidden - hidden.mean(0), "must return a tensor of torch.float32 and shape"),
         (lambda hidden, mask: hidden[:, 0] - hidden[:, 0].mean(0), "another latent beside"),
-        (lambda hidden, mask: hidden[:, 0].half(), "must return a tensor of torch.float64 and shape"),
-        (lambda hidden, mask: hidden[:, 0] * torch.nan, "they differ by nan"),
+        (lambda hidden, mask: hidden[:, 0].half(), "must return a tensor of torch.float32 and shape"),
+        (lambda hidden, mask: hidden[:, 0] * torch.nan, "returns nan or infinity"),
         (lambda hidden, mask: None, "got NoneType"),
     ],
 )

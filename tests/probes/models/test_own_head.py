@@ -125,5 +125,5 @@ def test_what_cannot_be_a_head_is_refused(build, message, registered):
 def test_options_are_those_of_the_head(network, registered):
     found = inputs()
     recipe = Recipe(probe=ProbeSpec(head="network", head_options={"widht": 3}))
-    with pytest.raises(PluginError, match=r"probe.head_options: the head 'network' cannot be built .*widht"):
+    with pytest.raises(PluginError, match=r"the head 'network' cannot be built .*probe.head_options .*widht"):
         initial_probe(member_config(recipe, found, classed(found)))

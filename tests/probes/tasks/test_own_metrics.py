@@ -59,7 +59,10 @@ def test_it_is_measured_beside_ours_and_may_select(registered):
     assert (problem.metric, problem.metrics[-1]) == ("mcc", "mcc")
     assert TASKS["class"].has_metric("mcc")
     assert not TASKS["score"].has_metric("mcc")
-    with pytest.raises(SpecError, match=r"train.metric = 'mcc' does not fit similarity; use one of: pearson, spearman"):
+    with pytest.raises(
+        SpecError,
+        match=r"train.metric = 'mcc' does not fit similarity \(it is for class\); use one of: pearson, spearman",
+    ):
         make_problem(Recipe(train=TrainSpec(metric="mcc")), EVERY["score"]()[0])
     with pytest.raises(SpecError, match=r"train.extra_metrics = 'mc' does not fit classification"):
         make_problem(Recipe(train=TrainSpec(extra_metrics=("mc",))), corpus)
