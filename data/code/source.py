@@ -61,9 +61,12 @@ def _imported(name: str, level: int, names: tuple[str, ...], package: str) -> li
         if full.partition(".")[0] != package.partition(".")[0]:
             return []
         module = importlib.import_module(full)
+        for each in names:
+            if not hasattr(module, each):
+                importlib.import_module(f"{full}.{each}")
     except Exception:  # the function will say so, or has a way around it
         return []
-    return [getattr(module, each) for each in names if hasattr(module, each)] or [module]
+    return [getattr(module, each) for each in names] or [module]
 
 
 def _without_comments(text: str) -> str:

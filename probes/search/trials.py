@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from permafrost.data.errors import first_line
-from permafrost.data.spec import SpecError, manual, nearest, plain
+from permafrost.data.plugin_registry import origins_of
+from permafrost.data.spec import SpecError, flatten_settings, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
 
@@ -168,6 +169,8 @@ def study_identity(recipe: Recipe) -> dict[str, Any]:
     tree = {key: value for key, value in plain(recipe).items() if key not in NOT_IDENTIFYING}
     tree["train"]["seeds"] = tree["train"]["seeds"][:1]
     tree["study"] = {"space": {key: plain(vars(dimension)) for key, dimension in recipe.study.ranges().items()}}
+    if plugins := origins_of(flatten_settings(plain(recipe))):
+        tree["plugins"] = plugins
     as_stored: dict[str, Any] = json.loads(json.dumps(tree | {"format": STUDY_FORMAT}))
     return as_stored
 

@@ -1,14 +1,19 @@
 """Parts from outside: names, refusals, and digests of code."""
 
+import datetime
 import functools
 import re
+from decimal import Decimal
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 import torch
 
 from permafrost.data import plugin_registry
 from permafrost.data.digests import code_digest
+from permafrost.data.errors import CorpusError
+from permafrost.data.files.columnar import read_own
 from permafrost.data.plugin_registry import Installed, PluginError, find, is_known, origins_of, register
 from permafrost.data.plugins import KINDS, Head, Loss, Metric, Pooling, Reader
 from permafrost.data.spec import SpecError
@@ -193,3 +198,28 @@ def test_register_is_the_public_name():
 
     assert permafrost.register is register
     assert permafrost.Loss is Loss
+
+
+CELLS = {
+    "bytes": (b"caf\xc3\xa9", "café"), "tuple": (("a", 1), ["a", 1]), "set": ({"b", "a"}, ["a", "b"]),
+    "numpy": (np.array(["a", "b"]), ["a", "b"]), "number": (np.int64(3), 3), "string": (np.str_("a"), "a"),
+    "date": (datetime.date(2026, 1, 2), "2026-01-02"), "decimal": (Decimal("1.5"), "1.5"), "truth": (np.bool_(1), True),
+    "tensor": (torch.tensor([1, 2]), [1, 2]), "nested": ({1: (2,)}, {"1": [2]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "expected"), CELLS.values(), ids=CELLS)
+def test_cells_of_a_reader_are_text_numbers_and_lists(given, expected, registered, tmp_path):
+    registered("odd", Reader(lambda path: [{"value": given}]))
+    ((_, row),) = read_own(tmp_path / "rows.odd", "odd")
+    assert (row["value"], type(row["value"])) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [({"a": object()}, "rows.odd:1: column 'a' holds a object"), ({0: "a"}, "must name columns by text")],
+)
+def test_what_is_no_cell_of_a_table_is_refused(row, message, registered, tmp_path):
+    registered("odd", Reader(lambda path: [row]))
+    with pytest.raises(CorpusError, match=message):
+        list(read_own(tmp_path / "rows.odd", "odd"))

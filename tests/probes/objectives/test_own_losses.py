@@ -79,3 +79,9 @@ def test_what_is_no_loss_is_refused(function, message, registered):
     registered("odd", Loss(function, targets=["score"]))
     with pytest.raises(PluginError, match=message):
         LOSSES["odd"](torch.rand(2, 4, requires_grad=True), torch.rand(2, 4))
+
+
+def test_a_loss_that_fails_is_named_with_its_line(registered):
+    registered("broken", Loss(lambda logits, target: logits @ target, targets=["class"]))
+    with pytest.raises(PluginError, match=r"the loss 'broken' fails \(RuntimeError: .*, in .*test_own_losses.py:\d+\)"):
+        LOSSES["broken"](torch.zeros(1, 8, 3, requires_grad=True), torch.zeros(1, 8, dtype=torch.int64))
