@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, TypeVar
 
 from permafrost.data.digests import code_digest
@@ -93,13 +93,27 @@ class Installed:
 
 @cache
 def installed_parts() -> tuple[Installed, ...]:
-    """Return the parts of all installed packages, in order of group and name; nothing is imported."""
-    unique: dict[tuple[str, str, str], Installed] = {}  # one folder may be on the path twice
-    for group, kind in KINDS.items():
-        for point in entry_points(group=group):
-            package, version = (point.dist.name, point.dist.version) if point.dist else ("a package", "")
-            unique[group, point.name, package] = Installed(point.name, kind, package, version, point)
-    return tuple(unique.values())
+    """Return the parts of all installed packages, in order of kind, package and name; nothing is imported.
+
+    Packages that cannot be read, such as one that was removed by half, offer none.
+    """
+    found: dict[str, list[Installed]] = {}
+    for each in distributions():
+        package, parts = _offered(each)
+        found.setdefault(package, parts)  # of two versions, the first one on the path is imported
+    kinds = list(KINDS.values())
+    every = [part for parts in found.values() for part in parts]
+    return tuple(sorted(every, key=lambda part: (kinds.index(part.kind), part.package, part.name)))
+
+
+def _offered(distribution: Distribution) -> tuple[str, list[Installed]]:
+    """Return the name and the parts of a package."""
+    try:
+        package, version = distribution.name or "", distribution.version or ""
+        points = [point for point in distribution.entry_points if point.group in KINDS] if package else []
+    except Exception:  # a damaged package can fail in any way
+        return "", []
+    return package, [Installed(point.name, KINDS[point.group], package, version, point) for point in points]
 
 
 def is_known(kind: type[Plugin], name: str) -> bool:

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import re
+import sys
 from decimal import Decimal
 from importlib.metadata import EntryPoint
 
@@ -223,3 +224,28 @@ def test_what_is_no_cell_of_a_table_is_refused(row, message, registered, tmp_pat
     registered("odd", Reader(lambda path: [row]))
     with pytest.raises(CorpusError, match=message):
         list(read_own(tmp_path / "rows.odd", "odd"))
+
+
+def test_broken_packages_leave_the_others_usable(tmp_path, monkeypatch):
+    packages = {
+        "good": (b"Name: good\nVersion: 2\n", b"[permafrost.losses]\nsound = tests.data.test_plugins:LOSS\n"),
+        "half": (None, b"[permafrost.losses]\ngone = half:loss\n"),
+        "garbled": (b"Name: garbled\nVersion: 1\n", b"[permafrost.losses]\nno equals sign\n"),
+        "binary": (b"Name: binary\nVersion: 1\n", b"[permafrost.losses]\n\xff\xfe = a:b\n"),
+        "odd": (b"Name: odd\nVersion: 1\n", b"[permafrost.losses]\nempty =\nmse = json:loads\nmy part = json:loads\n"),
+    }
+    for name, files in packages.items():
+        (tmp_path / f"{name}-1.dist-info").mkdir()
+        for file, content in zip(("METADATA", "entry_points.txt"), files, strict=True):
+            if content is not None:
+                (tmp_path / f"{name}-1.dist-info" / file).write_bytes(content)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    plugin_registry.installed_parts.cache_clear()
+    try:
+        assert find(Loss, "sound") is LOSS
+        parts = {each.name: each for each in plugin_registry.installed_parts()}
+        assert {"sound", "empty", "mse", "my part"} <= set(parts)
+        assert not {"gone", "a"} & set(parts)
+        assert all(parts[name].problem() for name in ("empty", "mse", "my part"))
+    finally:
+        plugin_registry.installed_parts.cache_clear()
