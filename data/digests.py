@@ -1,4 +1,4 @@
-"""SHA-256 digests: of bytes, of files, of a folder, and of the code of a function.
+"""SHA-256 digests: of bytes, of files, and of a folder.
 
 Those of a folder's files are kept in a JSON record that also holds a digest of itself. The record and the files that it
 lists are compared with their digests before they are used; a changed, truncated or foreign file raises a
@@ -7,11 +7,10 @@ lists are compared with their digests before they are used; a changed, truncated
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from permafrost.data.code.parts import code_parts
 from permafrost.data.errors import MachineError, first_line
 
 DIGESTS, DIGEST = "digests", "digest"
@@ -112,8 +111,3 @@ def _record_digest(record: Mapping[str, Any]) -> str:
     """Return the digest of a record without its own; white space and the order of keys in the file do not matter."""
     values = json.loads(json.dumps({key: value for key, value in record.items() if key != DIGEST}))
     return digest_of(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
-
-
-def code_digest(function: Callable[..., Any]) -> str:
-    """Return a digest of what :func:`permafrost.data.code.parts.code_parts` says of a function, as 16 hex digits."""
-    return digest_of_parts(part.encode("utf-8", "surrogatepass") for part in code_parts(function))[:16]

@@ -3,7 +3,6 @@
 A package is imported when a recipe first names a part of it.
 """
 
-import json
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,9 +12,8 @@ from functools import cache
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, TypeVar
 
-from permafrost.data.digests import code_digest
 from permafrost.data.errors import InputError, PermafrostError, first_line
-from permafrost.data.plugins import KINDS, Plugin, Reader
+from permafrost.data.plugins import KINDS, Plugin
 from permafrost.data.spec import nearest
 
 P = TypeVar("P", bound=Plugin)
@@ -197,38 +195,12 @@ def _place(error: Exception, part: Plugin) -> str:
     return f", in {lines[-1][0].f_code.co_filename}:{lines[-1][1]}" if lines and own != "permafrost" else ""
 
 
-def code_of(kind: type[Plugin], name: str) -> str:
-    """Return the package and version that a part is of, and a digest of its code: what a run that uses it records.
-
-    Of a reader it is the package alone, as runs record the digest of their data.
-    """
-    code = "" if kind is Reader else f", code {code_digest(find(kind, name).called)}"
-    return f"{origin_of(kind, name)}{code}"
-
-
 def origin_of(kind: type[Plugin], name: str) -> str:
     """Return the package and version that a part is of; "registered" if the program registered it."""
     if (kind, name) in _registered:
         return "registered"
     matching = (each for each in installed_parts() if (each.kind, each.name) == (kind, name))
     return next(f"{each.package} {each.version}" for each in matching)
-
-
-def origins_of(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the parts from outside that settings name, e.g. ``head gated``, and what :func:`code_of` says of each.
-
-    Args:
-        settings: dotted keys and values as JSON, as :func:`permafrost.data.spec.flatten_settings` gives them.
-    """
-    found = {}
-    for key, text in settings:
-        for kind in KINDS.values():
-            leaves = [name.rpartition(".")[2] for name in kind.keys]
-            values = json.loads(text) if key.rpartition(".")[2] in leaves else []
-            for name in values if isinstance(values, list) else [values]:
-                if isinstance(name, str) and name not in kind.built_in and is_known(kind, name):
-                    found[f"{kind.kind} {name}"] = code_of(kind, name)
-    return dict(sorted(found.items()))
 
 
 class Registered(dict[str, V]):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.machine import package_version
-from permafrost.data.plugin_registry import origins_of
 from permafrost.data.progress import Progress
 from permafrost.data.spec import Tree, differences, fingerprint, flatten_settings, plain
 from permafrost.probes.config.names import RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.results.read_result import read_recipe
 from permafrost.probes.results.run_folder import RunError, RunFolder
 

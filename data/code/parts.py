@@ -1,6 +1,7 @@
 """What a function's result depends on, as text: its source, and the values that it reaches by name."""
 
 import functools
+import hashlib
 import inspect
 import sys
 import types
@@ -20,6 +21,15 @@ LIBRARIES = frozenset({"numpy", "pandas", "permafrost", "scipy", "sklearn", "tor
     sys.stdlib_module_names - {"__main__"}
 )
 """Packages of which nothing but names counts."""
+
+
+def code_digest(function: Callable[..., Any]) -> str:
+    """Return a digest of what :func:`code_parts` says of a function, as 16 hex digits."""
+    running = hashlib.sha256()
+    for part in code_parts(function):
+        encoded = part.encode("utf-8", "surrogatepass")
+        running.update(len(encoded).to_bytes(8, "little") + encoded)
+    return running.hexdigest()[:16]
 
 
 def code_parts(function: Callable[..., Any]) -> Iterator[str]:

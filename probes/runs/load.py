@@ -17,7 +17,6 @@ from torch import Tensor
 
 from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import PermafrostError
-from permafrost.data.plugin_registry import code_of
 from permafrost.data.plugins import Head
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
@@ -30,6 +29,7 @@ from permafrost.probes.metrics.calibration import CALIBRATIONS, Calibration
 from permafrost.probes.models.probe import Probe, layout_for
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.objectives.heads import HEADS
+from permafrost.probes.results.own_parts import code_of
 from permafrost.probes.results.run_folder import FORMAT, REMEDY, TASKS_FOLDER, RunError, RunFolder
 from permafrost.probes.tasks.base import Calibrated, Task
 from permafrost.probes.tasks.registry import TASKS

@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 
 from permafrost.data.atomic import temporary_path, write_atomically
 from permafrost.data.digests import digests_of_files
-from permafrost.data.plugin_registry import origins_of
 from permafrost.data.spec import flatten_settings, plain, to_toml
 from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.names import PROBE, RECIPE, RECORD
@@ -29,6 +28,7 @@ from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import latents_record
 from permafrost.probes.objectives.fitted import FittedProbe
 from permafrost.probes.results.destination import Destination
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.results.run_folder import FORMAT, TASKS_FOLDER, environment, write_record
 from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from permafrost.data.errors import first_line
-from permafrost.data.plugin_registry import origins_of
 from permafrost.data.spec import SpecError, flatten_settings, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
+from permafrost.probes.results.own_parts import origins_of
 
 STUDY_FORMAT = 2
 """Of a study's settings; a study that another version began is not continued."""

@@ -12,10 +12,10 @@ import torch
 
 from permafrost.data.atomic import file_lock
 from permafrost.data.corpora.corpus import Corpus
-from permafrost.data.plugin_registry import origins_of
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint, flatten_settings, plain
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.training.checkpoint import Checkpoint
 
 FOLDER = "unfinished"

@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from permafrost.data import plugin_registry
-from permafrost.data.digests import code_digest
+from permafrost.data.code.parts import code_digest
 from permafrost.data.errors import CorpusError
 from permafrost.data.files.columnar import read_own
-from permafrost.data.plugin_registry import Installed, PluginError, find, is_known, origins_of, register
+from permafrost.data.plugin_registry import Installed, PluginError, find, is_known, register
 from permafrost.data.plugins import KINDS, Head, Loss, Metric, Pooling, Reader
 from permafrost.data.spec import SpecError
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.probes.objectives.heads import HEADS
 from permafrost.probes.objectives.losses import LOSSES
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.tasks.registry import TASKS
 
 LOSS = Loss(torch.nn.functional.huber_loss, targets=["score"])

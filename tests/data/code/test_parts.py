@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from permafrost.data.digests import code_digest
+from permafrost.data.code.parts import code_digest
 
 HELPERS = {"weights": "W = {k}\ndef scale(h): return h * W\n", "impl": "from pack.weights import scale\n"}
 
