@@ -1,16 +1,13 @@
-"""SHA-256 digests: of bytes, of files, of a folder, and of the code of a function.
+"""SHA-256 digests: of bytes, of files, and of a folder.
 
 Those of a folder's files are kept in a JSON record that also holds a digest of itself. The record and the files that it
 lists are compared with their digests before they are used; a changed, truncated or foreign file raises a
 :class:`DamageError` that names it.
 """
 
-import functools
 import hashlib
-import inspect
 import json
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -114,80 +111,3 @@ def _record_digest(record: Mapping[str, Any]) -> str:
     """Return the digest of a record without its own; white space and the order of keys in the file do not matter."""
     values = json.loads(json.dumps({key: value for key, value in record.items() if key != DIGEST}))
     return digest_of(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
-
-
-PLAIN = (str, bytes, int, float, complex, types.NoneType)
-
-
-def code_digest(function: Callable[..., Any]) -> str:
-    """Return a digest of a function's code and of what it uses of its own package or script, as 16 hex digits.
-
-    It covers the function, or the class of a callable object and its attributes; functions, classes and constants that
-    it reaches by name; and of a module of the same package, its whole file. Other packages are not covered.
-    """
-    innermost = function
-    while isinstance(innermost, functools.partial):
-        innermost = innermost.func
-    return digest_of_parts(part.encode() for part in _parts(function, _package(innermost), set()))[:16]
-
-
-def _package(value: Any) -> str:
-    module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
-    return str(module or type(value).__module__).partition(".")[0]
-
-
-def _parts(value: Any, package: str, seen: set[int]) -> Iterator[str]:
-    """Yield the source of a value, and of what it reaches, in a fixed order."""
-    if isinstance(value, PLAIN) or id(value) in seen:
-        yield repr(value) if isinstance(value, PLAIN) else "again"
-        return
-    seen.add(id(value))
-    reached: list[Any] = []
-    if isinstance(value, list | tuple):
-        reached = list(value)
-    elif isinstance(value, set | frozenset):
-        reached = sorted(value, key=repr)
-    elif isinstance(value, dict):
-        reached = [*value, *value.values()]
-    elif isinstance(value, functools.partial):
-        yield repr(sorted(value.keywords))
-        reached = [value.func, value.args, value.keywords]
-    elif isinstance(value, types.MethodType):
-        reached = [value.__func__, value.__self__]
-    elif hasattr(value, "__array__") and not isinstance(value, type):
-        import numpy as np
-
-        yield np.asarray(value).tobytes().hex()
-    elif _package(value) != package or isinstance(value, types.BuiltinFunctionType):
-        yield f"{_package(value)} {getattr(value, '__qualname__', type(value).__qualname__)}"
-    elif isinstance(value, types.ModuleType):
-        yield Path(value.__file__).read_text("utf-8", errors="replace") if value.__file__ else value.__name__
-    elif isinstance(value, types.FunctionType):
-        yield _source(value.__code__)
-        names = (name for name in _names(value.__code__) if name in value.__globals__)
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        reached = [value.__defaults__, value.__kwdefaults__, *cells, *(value.__globals__[name] for name in names)]
-    elif isinstance(value, type):
-        own = [member for name, member in vars(value).items() if callable(member) or not name.startswith("__")]
-        reached = [*value.__bases__, *(getattr(member, "__func__", member) for member in own)]
-    else:
-        yield repr(sorted(getattr(value, "__dict__", {})))
-        reached = [type(value), *getattr(value, "__dict__", {}).values()]
-    for each in reached:
-        yield from _parts(each, package, seen)
-
-
-def _source(code: types.CodeType) -> str:
-    try:
-        return inspect.getsource(code)
-    except (OSError, TypeError):  # typed in, or compiled
-        constants = [each for each in code.co_consts if not isinstance(each, types.CodeType)]
-        return repr((code.co_code, constants, code.co_names))
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    """Yield the names that code and the functions in it use."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)

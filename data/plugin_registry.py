@@ -3,15 +3,16 @@
 A package is imported when a recipe first names a part of it.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, TypeVar
 
-from permafrost.data.errors import InputError, first_line
+from permafrost.data.errors import InputError, PermafrostError, first_line
 from permafrost.data.plugins import KINDS, Plugin
 from permafrost.data.spec import nearest
 
@@ -90,13 +91,27 @@ class Installed:
 
 @cache
 def installed_parts() -> tuple[Installed, ...]:
-    """Return the parts of all installed packages, in order of group and name; nothing is imported."""
-    unique: dict[tuple[str, str, str], Installed] = {}  # one folder may be on the path twice
-    for group, kind in KINDS.items():
-        for point in entry_points(group=group):
-            package, version = (point.dist.name, point.dist.version) if point.dist else ("a package", "")
-            unique[group, point.name, package] = Installed(point.name, kind, package, version, point)
-    return tuple(unique.values())
+    """Return the parts of all installed packages, in order of kind, package and name; nothing is imported.
+
+    Packages that cannot be read, such as one that was removed by half, offer none.
+    """
+    found: dict[str, list[Installed]] = {}
+    for each in distributions():
+        package, parts = _offered(each)
+        found.setdefault(package, parts)  # of two versions, the first one on the path is imported
+    kinds = list(KINDS.values())
+    every = [part for parts in found.values() for part in parts]
+    return tuple(sorted(every, key=lambda part: (kinds.index(part.kind), part.package, part.name)))
+
+
+def _offered(distribution: Distribution) -> tuple[str, list[Installed]]:
+    """Return the name and the parts of a package."""
+    try:
+        package, version = distribution.name or "", distribution.version or ""
+        points = [point for point in distribution.entry_points if point.group in KINDS] if package else []
+    except Exception:  # a damaged package can fail in any way
+        return "", []
+    return package, [Installed(point.name, KINDS[point.group], package, version, point) for point in points]
 
 
 def is_known(kind: type[Plugin], name: str) -> bool:
@@ -124,6 +139,21 @@ def find(kind: type[P], name: str) -> P:
 _load = cache(Installed.load)
 
 
+def fitting_names(kind: type[P], target: str, ours: Iterable[str], name: str) -> str:
+    """Return what to say of a name that does not fit a kind of target: why not, and the names that do.
+
+    Args:
+        target: value of ``corpus.target``.
+        ours: names of ours that fit.
+    """
+    outside = [part for key, part in _registered if key is kind] + [
+        each.name for each in installed_parts() if each.kind is kind and not each.problem()
+    ]
+    fitting = [part for part in dict.fromkeys(outside) if target in getattr(find(kind, part), "targets", ())]
+    own = f" (it is for {', '.join(getattr(find(kind, name), 'targets', ()))})" if is_known(kind, name) else ""
+    return f"{own}; use one of: {', '.join(dict.fromkeys((*ours, *fitting)))}."
+
+
 def unknown_name(kind: type[Plugin], name: str, built_in: tuple[str, ...] | None = None) -> str:
     """Return what to say of a name that no part of a kind has: the nearest one, or all.
 
@@ -136,29 +166,41 @@ def unknown_name(kind: type[Plugin], name: str, built_in: tuple[str, ...] | None
     return f"{hint} If another package has this {kind.kind}, install it."
 
 
+@contextmanager
+def named_errors(name: str, part: Plugin, doing: str = "fails") -> Iterator[None]:
+    """Run code of a part from outside; whatever it raises is told in one line.
+
+    Args:
+        doing: what it does, for the message: "fails" or "cannot read rows.xml".
+
+    Raises:
+        PluginError: it raised an error other than ours; a lack of memory is passed on.
+    """
+    try:
+        yield
+    except (PermafrostError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}{_place(error, part)}"
+        raise PluginError(f"the {part.kind} '{name}' {doing} ({reason}).") from error
+
+
+def _place(error: Exception, part: Plugin) -> str:
+    """Return the innermost line of the part's own package or script that raised an error; empty if it has none."""
+    own = str(getattr(part.called, "__module__", None) or type(part.called).__module__).partition(".")[0]
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [(frame, line) for frame, line in frames if frame.f_globals.get("__name__", "").partition(".")[0] == own]
+    return f", in {lines[-1][0].f_code.co_filename}:{lines[-1][1]}" if lines and own != "permafrost" else ""
+
+
 def origin_of(kind: type[Plugin], name: str) -> str:
     """Return the package and version that a part is of; "registered" if the program registered it."""
     if (kind, name) in _registered:
         return "registered"
     matching = (each for each in installed_parts() if (each.kind, each.name) == (kind, name))
     return next(f"{each.package} {each.version}" for each in matching)
-
-
-def origins_of(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the parts from outside that settings name, e.g. ``head gated``, and the package and version of each.
-
-    Args:
-        settings: dotted keys and values as JSON, as :func:`permafrost.data.spec.flatten_settings` gives them.
-    """
-    found = {}
-    for key, text in settings:
-        for kind in KINDS.values():
-            leaves = [name.rpartition(".")[2] for name in kind.keys]
-            values = json.loads(text) if key.rpartition(".")[2] in leaves else []
-            for name in values if isinstance(values, list) else [values]:
-                if isinstance(name, str) and name not in kind.built_in and is_known(kind, name):
-                    found[f"{kind.kind} {name}"] = origin_of(kind, name)
-    return dict(sorted(found.items()))
 
 
 class Registered(dict[str, V]):

@@ -27,6 +27,12 @@ class Plugin:
     built_in: ClassVar[tuple[str, ...]]
     """Names of ours, which no other part can have."""
 
+    @property
+    def called(self) -> Callable[..., Any]:
+        """The function of the part."""
+        function: Callable[..., Any] = next(value for value in vars(self).values() if callable(value))
+        return function
+
 
 @dataclass(frozen=True, eq=False)
 class TargetPlugin(Plugin):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.machine import package_version
-from permafrost.data.plugin_registry import origins_of
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import Tree, differences, fingerprint, flatten_settings, plain
 from permafrost.probes.config.load import Overrides, load_one_task, resolve_language_model
@@ -22,6 +21,7 @@ from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.differences import VERSIONS
 from permafrost.probes.results.outcomes import RunResult, StudyResult
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.results.read_result import read_recipe, read_result, read_study
 from permafrost.probes.results.run_folder import RunError, RunFolder, checked_folder
 from permafrost.probes.search.trials import check_study, largest_search, study_identity

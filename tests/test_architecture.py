@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "data.corpora": {"data", "data.writing"},
     "data.language": {"data"},
-    "data.store": {"data"},
+    "data.store": {"data", "data.code"},
     "data.readers": {"data", "data.corpora", "data.files", "data.writing"},
     "extract.architecture": {"data"},
     "extract.backbones": {"data", "data.language", "data.store", "extract.architecture"},
@@ -45,13 +45,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "probes.config": {"data", "data.corpora", "data.language", "data.store"},
     "probes.metrics": {"data.corpora", "data.writing"},
-    "probes.results": {"data", "data.corpora", "data.writing", "probes.config", "probes.metrics"},
+    "probes.results": {"data", "data.code", "data.corpora", "data.writing", "probes.config", "probes.metrics"},
     "probes.models": {"data", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},
     "probes.inputs": {"data", "data.corpora", "data.store", "probes.config", "probes.models"},
     "probes.figures": {"probes.config", "probes.metrics", "probes.results"},
-    "probes.training": {"data", "data.corpora", "probes.balancing", "probes.config", "probes.inputs", "probes.models"},
+    "probes.training": {
+        "data",
+        "data.corpora",
+        "probes.balancing",
+        "probes.config",
+        "probes.inputs",
+        "probes.models",
+        "probes.results",
+    },
     "probes.tasks": {"data", "data.corpora", "data.writing", "probes.config", "probes.metrics", "probes.results"},
     "probes.objectives": {
         "data",
@@ -207,6 +215,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "permafrost.display": {"data", "probes.reports", "probes.results"},
     "probes.tracking": {"data", "probes.config", "probes.results"},
+    "data.code": set(),
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

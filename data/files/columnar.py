@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from permafrost.data.errors import EMPTY_ROW, CorpusError, PermafrostError, first_line
+from permafrost.data.errors import EMPTY_ROW, CorpusError
 from permafrost.data.files.json_rows import TypedRow
 from permafrost.data.files.settings import Skip, refuse_row
-from permafrost.data.plugin_registry import find, origin_of
+from permafrost.data.plugin_registry import find, named_errors, origin_of
 from permafrost.data.plugins import Reader
 
 
@@ -68,14 +71,18 @@ def read_own(path: Path, name: str) -> Iterator[TypedRow]:
     """Read a file by a reader from outside.
 
     Raises:
-        CorpusError: the reader fails, or gives rows that have no names or not those of the first.
-        PluginError: there is no such reader.
+        CorpusError: the reader gives rows that have no names or not those of the first.
+        PluginError: there is no such reader, or it fails.
     """
     reader, names = find(Reader, name), set[str]()
-    try:
+    with named_errors(name, reader, f"({origin_of(Reader, name)}) cannot read {path}"):
         for number, row in enumerate(reader.read(path), 1):
             if not isinstance(row, Mapping) or not row:
                 raise CorpusError(f"{path}:{number}: the reader '{name}' must give a dict of columns, got {row!r:.60}.")
+            if any(not isinstance(column, str) for column in row):
+                raise CorpusError(
+                    f"{path}:{number}: the reader '{name}' must name columns by text, got {[*row]!r:.60}."
+                )
             if number == 1:
                 _check_names(path, list(row))
                 names = set(row)
@@ -84,14 +91,34 @@ def read_own(path: Path, name: str) -> Iterator[TypedRow]:
                 raise CorpusError(
                     f"{path}:{number}: the reader '{name}' gives other columns than in row 1: '{column}'."
                 )
-            yield f"{path}:{number}", dict(row)
-    except PermafrostError:
-        raise
-    except Exception as error:  # code of others can fail in any way
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise CorpusError(
-            f"{path}: the reader '{name}' ({origin_of(Reader, name)}) cannot read it ({reason})."
-        ) from error
+            yield f"{path}:{number}", {column: _own_cell(row[column], path, number, column) for column in row}
+
+
+def _own_cell(value: Any, path: Path, number: int, column: str) -> Any:
+    """Return a cell of a reader from outside as text, number, list or None.
+
+    Raises:
+        CorpusError: it cannot be one.
+    """
+    if type(value) in (str, int, float, bool, NoneType):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, date | Decimal):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _own_cell(each, path, number, column) for key, each in value.items()}
+    if hasattr(value, "tolist"):  # of numpy, and of what is like it
+        return _own_cell(value.tolist(), path, number, column)
+    if isinstance(value, str | int | float):  # of a type of their own
+        return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
+    if isinstance(value, list | tuple | set | frozenset):
+        values = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return [_own_cell(each, path, number, column) for each in values]
+    raise CorpusError(
+        f"{path}:{number}: column '{column}' holds a {type(value).__name__}; its reader must give text, a number, a "
+        "list of them or None."
+    )
 
 
 def _cell(value: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
-from permafrost.data.digests import code_digest
+from permafrost.data.code.parts import code_digest
 from permafrost.data.errors import CorpusError
 from permafrost.data.plugin_registry import find
 from permafrost.data.plugins import Pooling

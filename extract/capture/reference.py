@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.data.plugin_registry import find
+from permafrost.data.plugin_registry import find, named_errors
 from permafrost.data.plugins import Pooling
 from permafrost.data.store.plan import NO_WINDOWS, TOKENS, VIEWS, CapturePlan, Columns
 from permafrost.data.text import Segments, Text
@@ -259,5 +259,6 @@ def _pooled(view: str, tokens: Tensor) -> Tensor:
     """Pool the tokens of one text, ``[layer, token, width]``; one from outside is given each layer alone, unpadded."""
     if view in POOLINGS:
         return POOLINGS[view](tokens)
-    function, mask = find(Pooling, view).function, torch.ones(1, tokens.shape[1], dtype=torch.bool)
-    return torch.cat([function(layer[None], mask) for layer in tokens])
+    part, mask = find(Pooling, view), torch.ones(1, tokens.shape[1], dtype=torch.bool)
+    with named_errors(view, part):
+        return torch.cat([part.function(layer[None], mask) for layer in tokens])

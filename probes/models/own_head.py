@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 
-from permafrost.data.plugin_registry import PluginError, find
+from permafrost.data.plugin_registry import PluginError, find, named_errors
 from permafrost.data.plugins import Head
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.models.layerwise import SeededRandom
@@ -27,23 +27,34 @@ def own_head(spec: ProbeSpec, members: int, inputs: int, outputs: int) -> "OwnHe
     """
     if spec.head in Head.built_in:
         return None
-    build = find(Head, spec.head).build
-    modules = [_build(spec.head, build, inputs, outputs, spec.head_options) for _ in range(members)]
-    return OwnHead(spec.head, modules, outputs)
+    part = find(Head, spec.head)
+    modules = [_build(spec.head, part, inputs, outputs, spec.head_options) for _ in range(members)]
+    with named_errors(spec.head, part, "cannot be copied"):
+        return OwnHead(spec.head, part, modules, outputs)
 
 
-def _build(name: str, build: Any, inputs: int, outputs: int, options: Mapping[str, Any]) -> nn.Module:
-    try:
-        module = build(inputs, outputs, **options)
-    except (TypeError, ValueError, KeyError) as error:
-        given = ", ".join((f"{inputs}", f"{outputs}", *(f"{key}={value!r}" for key, value in options.items())))
-        raise PluginError(f"probe.head_options: the head '{name}' cannot be built with ({given}): {error}.") from error
+def _build(name: str, part: Head, inputs: int, outputs: int, options: Mapping[str, Any]) -> nn.Module:
+    given = ", ".join((f"{inputs}", f"{outputs}", *(f"{key}={value!r}" for key, value in options.items())))
+    with named_errors(name, part, f"cannot be built with ({given}); see probe.head_options"):
+        try:
+            module = part.build(inputs, outputs, **options)
+        except Exception:  # a build that computes with its weights needs real ones, also to load a run
+            if torch.get_default_device().type != "meta":
+                raise
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                module = part.build(inputs, outputs, **options)
     if not isinstance(module, nn.Module):
         raise PluginError(f"the head '{name}' must build a torch.nn.Module, got {type(module).__name__}.")
     if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
         raise PluginError(f"the head '{name}' has lazy parameters; build it with its widths {inputs} and {outputs}.")
     if unsaved := {key for key, _ in module.named_buffers()} - module.state_dict().keys():
         raise PluginError(f"the head '{name}' must save its buffer '{min(unsaved)}': register it with persistent=True.")
+    for path, owner in module.named_modules():
+        if loose := [key for key, value in vars(owner).items() if isinstance(value, Tensor)]:
+            raise PluginError(
+                f"the head '{name}' holds the tensor '{f'{path}.{loose[0]}'.strip('.')}' as an attribute: make it an "
+                "nn.Parameter, or register it as a buffer."
+            )
     return module
 
 
@@ -53,10 +64,10 @@ class OwnHead(SeededRandom):
     Random numbers of a module, such as those of ``nn.Dropout``, are drawn from its member's generator.
     """
 
-    def __init__(self, name: str, modules: Sequence[nn.Module], outputs: int) -> None:
+    def __init__(self, name: str, part: Head, modules: Sequence[nn.Module], outputs: int) -> None:
         """Stack the tensors of modules of one architecture, tied weights once."""
         super().__init__()
-        self.name, self.outputs = name, outputs
+        self.name, self.part, self.outputs = name, part, outputs
         self.module = copy.deepcopy(modules[0])
         by_module = [dict(_tensors(module)) for module in modules]
         stacked: dict[int, Tensor] = {}
@@ -78,11 +89,11 @@ class OwnHead(SeededRandom):
         before = {key: value._version for key, value in self.module.named_buffers()}
         generator = self.generators[member][0] if self.training and self.generators else None
         if generator is None:
-            outputs = functional_call(self.module, tensors, (rows,))
+            outputs = self._call(tensors, rows)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.set_rng_state(generator.get_state())
-                outputs = functional_call(self.module, tensors, (rows,))
+                outputs = self._call(tensors, rows)
                 generator.set_state(torch.get_rng_state())
         if changed := [key for key, value in self.module.named_buffers() if value._version != before[key]]:
             raise PluginError(
@@ -96,6 +107,10 @@ class OwnHead(SeededRandom):
                 f"rows it returned {found}."
             )
         return outputs
+
+    def _call(self, tensors: dict[str, Tensor], rows: Tensor) -> Any:
+        with named_errors(self.name, self.part, f"fails for {list(rows.shape)}"):
+            return functional_call(self.module, tensors, (rows,))
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from permafrost.data.plugin_registry import PluginError, Registered, find
+from permafrost.data.plugin_registry import PluginError, Registered, find, named_errors
 from permafrost.data.plugins import Loss
 
 SMALLEST_VARIANCE = 1e-8
@@ -107,7 +107,8 @@ def own_loss(name: str, part: Loss) -> Callable[[Tensor, Tensor], Tensor]:
         return torch.stack([of_member(*pair) for pair in zip(prediction, target, strict=True)])
 
     def of_member(prediction: Tensor, target: Tensor) -> Tensor:
-        value = part.function(prediction, target)
+        with named_errors(name, part):
+            value = part.function(prediction, target)
         if not isinstance(value, Tensor) or value.numel() != 1:
             found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise PluginError(f"the loss '{name}' must return a tensor of one number for a batch, got {found}.")

@@ -18,7 +18,7 @@ from torch import Tensor
 from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import PermafrostError
 from permafrost.data.plugin_registry import is_known
-from permafrost.data.plugins import Pooling
+from permafrost.data.plugins import Head, Pooling
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import TOKENS, VIEWS
@@ -30,6 +30,7 @@ from permafrost.probes.metrics.calibration import CALIBRATIONS, Calibration
 from permafrost.probes.models.probe import Probe, layout_for
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.objectives.heads import HEADS
+from permafrost.probes.results.own_parts import code_of
 from permafrost.probes.results.run_folder import FORMAT, REMEDY, TASKS_FOLDER, RunError, RunFolder
 from permafrost.probes.tasks.base import Calibrated, Task
 from permafrost.probes.tasks.registry import TASKS
@@ -94,6 +95,7 @@ def _read_run(folder: RunFolder) -> LoadedRun:
         raise RunError(f"{path}: its weights are of the variant '{about['variant']}', which its recipe does not have.")
     columns = tuple(Column(str(plan), str(view), int(layer)) for plan, view, layer in about["columns"])
     recipe = variants[about["variant"]]
+    _check_head(path, recipe.probe.head, folder.record.get("plugins"))
     if about.get("untrained"):
         try:
             recipe = untrained_recipe(recipe, columns[0])
@@ -125,6 +127,19 @@ def _read_run(folder: RunFolder) -> LoadedRun:
     if not _is_consistent(run):
         raise RunError(f"{path}: probe.safetensors is not what its description says.")
     return run
+
+
+def _check_head(path: Path, head: str, recorded: Any) -> None:
+    """Raise a :class:`RunError` if the code of a head from outside is not that of the run, whose weights it gets."""
+    then = recorded.get(f"head {head}", "") if isinstance(recorded, dict) else ""
+    if head in Head.built_in or not then:
+        return
+    now = code_of(Head, head)
+    if now.rpartition(", code ")[2] != str(then).rpartition(", code ")[2]:
+        raise RunError(
+            f"{path}: the head '{head}' has changed since the run was trained (then {then}; now {now}): install the "
+            "version of then, or run the recipe again."
+        )
 
 
 def _pop_calibration(tensors: dict[str, Tensor]) -> Calibrated | None:

@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 
 from permafrost.data.atomic import temporary_path, write_atomically
 from permafrost.data.digests import digests_of_files
-from permafrost.data.plugin_registry import origins_of
 from permafrost.data.spec import flatten_settings, plain, to_toml
 from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.names import PROBE, RECIPE, RECORD
@@ -30,6 +29,7 @@ from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import latents_record
 from permafrost.probes.objectives.fitted import FittedProbe
 from permafrost.probes.results.destination import Destination
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.results.run_folder import FORMAT, TASKS_FOLDER, environment, write_record
 from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
 
@@ -127,12 +127,17 @@ class RunWriter:
         seconds = {"seconds": {"all": self.seconds} | record.get("seconds", {})}
         about: dict[str, Any] = {"name": self._name, "summary": self._recipe.summary if self._recipe else ""}
         about["experiment"] = self._kind
-        plugins = origins_of(flatten_settings(plain(self._recipe))) if self._recipe else {}
-        about |= {"plugins": plugins} if plugins else {}
+        about |= _plugins_record(self._recipe)
         write_record(folder, environment() | about | dict(record) | seconds, names)
         from permafrost.probes.reports.report import write_report  # loads matplotlib, which no training needs
 
         write_report(folder)
+
+
+def _plugins_record(recipe: Recipe | None) -> dict[str, Any]:
+    """Return what a record says of the parts from outside that a recipe names; nothing if there are none."""
+    plugins = origins_of(flatten_settings(plain(recipe))) if recipe else {}
+    return {"plugins": plugins} if plugins else {}
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], keep_empty: bool = False) -> None:
@@ -168,7 +173,7 @@ def _write_task(folder: Path, task: TaskContents, fitted: FittedProbe, shared: M
     (folder / RECIPE).write_text(to_toml(recipe), "utf-8")
     write_tables(folder, task.tables)
     _save_selected(folder, fitted, shared)
-    write_record(folder, {"stores": stores})
+    write_record(folder, {"stores": stores} | _plugins_record(recipe))
 
 
 def _save_selected(folder: Path, fitted: FittedProbe, shared: Mapping[str, str] | None = None) -> None:

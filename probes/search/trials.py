@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from permafrost.data.errors import first_line
 from permafrost.data.progress import Receive
-from permafrost.data.spec import SpecError, manual, nearest, plain
+from permafrost.data.spec import SpecError, flatten_settings, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
 from permafrost.probes.config.study import Scalar, StudySpec
+from permafrost.probes.results.own_parts import origins_of
 
 STUDY_FORMAT = 2
 """Of a study's settings; a study that another version began is not continued."""
@@ -176,6 +177,8 @@ def study_identity(recipe: Recipe) -> dict[str, Any]:
     tree["train"]["seeds"] = tree["train"]["seeds"][:1]
     del tree["train"]["track"]
     tree["study"] = {"space": {key: plain(vars(dimension)) for key, dimension in recipe.study.ranges().items()}}
+    if plugins := origins_of(flatten_settings(plain(recipe))):
+        tree["plugins"] = plugins
     as_stored: dict[str, Any] = json.loads(json.dumps(tree | {"format": STUDY_FORMAT}))
     return as_stored
 

@@ -22,7 +22,7 @@ from permafrost.data.corpora.records import RANKED as RANKED  # noqa: PLC0414
 from permafrost.data.corpora.records import SINGLE as SINGLE  # noqa: PLC0414
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.plugin_registry import find, is_known
+from permafrost.data.plugin_registry import find, fitting_names, is_known
 from permafrost.data.plugins import Head, Metric
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.text import Text
@@ -195,9 +195,8 @@ class Task(ABC):
         if spec.head not in Head.built_in and self.kind in find(Head, spec.head).targets:
             return self.heads[-1]
         if spec.head not in ("auto", *self.heads):
-            raise SpecError(
-                f"probe.head = '{spec.head}' does not fit {self.name}; use one of: {', '.join(self.heads)}."
-            )
+            fitting = fitting_names(Head, self.kind, self.heads, spec.head)
+            raise SpecError(f"probe.head = '{spec.head}' does not fit {self.name}{fitting}")
         return self.heads[0] if spec.head == "auto" else spec.head
 
     def parse_target(self, space: OutputSpace, value: str, column: str, spec: CorpusSpec) -> Target:

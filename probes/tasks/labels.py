@@ -41,7 +41,7 @@ from permafrost.probes.tasks.rows import (
     RowScorer,
     RowTask,
     align_predictions,
-    checked_number,
+    call_metric,
     precision_recall_f1,
     predict_items,
     text_columns,
@@ -86,7 +86,7 @@ def _of_sets(name: str, part: Metric) -> LabelStatistic:
     def of_margins(margins: NDArray[Any], target: NDArray[Any], counts: NDArray[Any] | None = None) -> NDArray[Any]:
         pair = (margins >= 0).astype(np.int64), target.astype(np.int64)
         if counts is None:
-            return np.asarray(checked_number(name, part.function(*pair)))
+            return np.asarray(call_metric(name, part, *pair))
         resamples = ([np.repeat(rows, times.astype(np.int64), axis=0) for rows in pair] for times in counts)
         return np.array([undefined_as_nan(name, part, *rows) for rows in resamples])
 

@@ -33,7 +33,7 @@ from permafrost.probes.tasks.base import (
     Target,
 )
 from permafrost.probes.tasks.examples import MOST_ERRORS
-from permafrost.probes.tasks.rows import RowTask, align_predictions, checked_number, measured_ratio, predict_items
+from permafrost.probes.tasks.rows import RowTask, align_predictions, call_metric, measured_ratio, predict_items
 
 MOST_TABLE_ROWS = 100_000
 """Pairs that a prediction table holds; of more, it has the first ten of each query and the relevant ones."""
@@ -95,8 +95,7 @@ def _of_queries(name: str, part: Metric) -> RankingMetric:
 
     def metric(ranks: NDArray[np.float64], relevances: NDArray[np.float64]) -> NDArray[np.float64]:
         queries = zip(ranks, relevances, np.isfinite(ranks), strict=True)
-        values = [part.function(first[found], second[found]) for first, second, found in queries]
-        return np.array([checked_number(name, value) for value in values])
+        return np.array([call_metric(name, part, first[found], second[found]) for first, second, found in queries])
 
     return metric
 

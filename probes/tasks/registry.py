@@ -11,8 +11,8 @@ from pandas.api.types import is_numeric_dtype
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.targets import TARGETS
-from permafrost.data.plugin_registry import find, is_known
-from permafrost.data.plugins import Loss
+from permafrost.data.plugin_registry import find, fitting_names, is_known
+from permafrost.data.plugins import Head, Loss, Metric
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe
@@ -148,9 +148,11 @@ def make_problem(recipe: Recipe, corpus: Corpus) -> Problem:
     for key, names in {"metric": (metric,), "extra_metrics": recipe.train.extra_metrics}.items():
         for name in names:
             if name not in known:
-                raise SpecError(f"train.{key} = '{name}' does not fit {task.name}; use one of: {', '.join(known)}.")
+                fitting = fitting_names(Metric, task.kind, known, name)
+                raise SpecError(f"train.{key} = '{name}' does not fit {task.name}{fitting}")
     if loss not in task.losses and not (is_known(Loss, loss) and task.kind in find(Loss, loss).targets):
-        raise SpecError(f"train.loss = '{loss}' does not fit {task.name}; use one of: {', '.join(task.losses)}.")
+        fitting = fitting_names(Loss, task.kind, task.losses, loss)
+        raise SpecError(f"train.loss = '{loss}' does not fit {task.name}{fitting}")
     texts_per_row = int(corpus.split("train").texts.shape[1])
     head = task.head(recipe.probe, texts_per_row)
     weights = task.balanced_weights(corpus.split("train")) if recipe.train.class_weights == "balanced" else None
@@ -181,6 +183,11 @@ def check_probe(spec: ProbeSpec, problem: Problem, views: Sequence[str]) -> None
         )
     if not by_token and spec.context != "none":
         raise SpecError(f"probe.context = '{spec.context}' is for the heads tags and span, this one is '{head}'.")
+    if spec.head not in Head.built_in and spec.hidden:
+        raise SpecError(
+            f"probe.hidden = {spec.hidden} is not for the head '{spec.head}', which has its sizes in "
+            "probe.head_options; set probe.hidden = 0, or run other variants alone (--only)."
+        )
     if by_token and spec.hidden:
         raise SpecError(f"probe.hidden = {spec.hidden} is for whole rows, the head '{head}' is linear; use a context.")
     if head != "span" and spec.match:

@@ -1,5 +1,6 @@
 """Shared parts of tasks: one target per row of a text or a pair, tables of two runs, metrics of groups of rows."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus, Rows
-from permafrost.data.plugin_registry import PluginError
+from permafrost.data.plugin_registry import PluginError, named_errors
 from permafrost.data.plugins import Metric
 from permafrost.data.text import Segments
 from permafrost.probes.metrics.bootstrap import BootstrapSamples, Estimate, bootstrap_metric, bootstrap_ratio
@@ -33,7 +34,7 @@ def own_metric(name: str, part: Metric) -> Callable[..., NDArray[Any]]:
 
     def metric(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
         if target.ndim == 1:
-            return np.asarray(checked_number(name, part.function(prediction, target)))
+            return np.asarray(call_metric(name, part, prediction, target))
         return np.array([undefined_as_nan(name, part, *pair) for pair in zip(prediction, target, strict=True)])
 
     return metric
@@ -41,16 +42,19 @@ def own_metric(name: str, part: Metric) -> Callable[..., NDArray[Any]]:
 
 def own_answer_metric(name: str, part: Metric) -> Callable[..., float]:
     """Return a metric from outside of a predicted and an acceptable answer."""
-    return lambda answer, gold, *_: checked_number(name, part.function(answer, gold))
+    return lambda answer, gold, *_: call_metric(name, part, answer, gold)
 
 
-def checked_number(name: str, value: Any) -> float:
-    """Return what a metric from outside returned, as a number.
+def call_metric(name: str, part: Metric, prediction: Any, target: Any) -> float:
+    """Return a metric from outside; it is given copies, so that it cannot change what others are computed of.
 
     Raises:
-        PluginError: it is none.
+        PluginError: it fails, or returns no number.
     """
-    if np.ndim(value) or not isinstance(value, int | float | np.number | np.ndarray):
+    with named_errors(name, part, "fails; let it return nan where it is undefined"):
+        value = part.function(copy.copy(prediction), copy.copy(target))
+        value = value.item() if hasattr(value, "item") and not np.ndim(value) else value  # of numpy or torch
+    if not isinstance(value, int | float):
         raise PluginError(f"the metric '{name}' must return one number, got {type(value).__name__} {value!s:.60}.")
     return float(value)
 
@@ -58,9 +62,11 @@ def checked_number(name: str, value: Any) -> float:
 def undefined_as_nan(name: str, part: Metric, prediction: Any, target: Any) -> float:
     """Return a metric from outside of a resample; NaN if it refuses it, as one without a class may be."""
     try:
-        return checked_number(name, part.function(prediction, target))
-    except ValueError:
-        return np.nan
+        return call_metric(name, part, prediction, target)
+    except PluginError as error:
+        if isinstance(error.__cause__, ValueError | ArithmeticError):
+            return np.nan
+        raise
 
 
 class RowTask(Task):

@@ -35,7 +35,7 @@ from permafrost.probes.tasks.base import (
 )
 from permafrost.probes.tasks.entity_spans import find_entities
 from permafrost.probes.tasks.examples import tagged_examples
-from permafrost.probes.tasks.rows import checked_number, precision_recall_f1
+from permafrost.probes.tasks.rows import call_metric, precision_recall_f1
 
 NO_ENTITY, SEVERAL_TYPES = "no entity", "several types"
 """Row labels of sentences without an entity, and with entities of several types."""
@@ -92,7 +92,7 @@ def _of_sentences(name: str, part: Metric) -> TagMetric:
         names, bounds = np.array(scorer.corpus.labels), scorer.spans.offsets[1:-1]
         by_row = [np.split(names[codes], bounds) for codes in (decoded, scorer.spans.codes)]
         pairs = ((tags.tolist() for tags in pair) for pair in zip(*by_row, strict=True))
-        values = [checked_number(name, part.function(*pair)) for pair in pairs]
+        values = [call_metric(name, part, *pair) for pair in pairs]
         return np.array(values), np.ones(len(values))
 
     return counts

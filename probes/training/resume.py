@@ -13,8 +13,9 @@ import torch
 from permafrost.data.atomic import file_lock
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
-from permafrost.data.spec import fingerprint, plain
+from permafrost.data.spec import fingerprint, flatten_settings, plain
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.training.checkpoint import Checkpoint
 
 FOLDER = "unfinished"
@@ -75,6 +76,8 @@ class UnfinishedTrainings:
             "latents": dict(latents),
             "torch": torch.__version__,
         } | dict(further or {})
+        if plugins := origins_of(flatten_settings(origin["recipe"])):
+            origin["plugins"] = plugins
         name = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in variant)[:80]
         name = f"{name}-{fingerprint([variant, list(seeds), dict(further or {})])[:6]}.safetensors"
         return Checkpoint(self.path / name, origin, recipe.train.checkpoint_seconds)

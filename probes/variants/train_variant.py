@@ -240,7 +240,11 @@ def _check_histories(variant: str, group: TrainedGroup) -> None:
     failed = {task: seeds for task, seeds in histories.items() if min(seed.best_epoch for seed in seeds) < 0}
     if PROBE in failed:
         split = group.members[PROBE][0].config.problem.corpus.selection_split
-        raise SpecError(f"{variant}: its metric was never finite: its predictions of {split} are constant.")
+        metric = group.members[PROBE][0].config.problem.metric
+        raise SpecError(
+            f"{variant}: its metric was never finite: its predictions of {split} are constant, or {metric} is not "
+            "defined for them."
+        )
     constant = [task for task, seeds in failed.items() if not any(np.isfinite(seed.values).any() for seed in seeds)]
     if constant:
         raise SpecError(

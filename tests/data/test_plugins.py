@@ -1,19 +1,27 @@
 """Parts from outside: names, refusals, and digests of code."""
 
+import datetime
 import functools
+import re
+import sys
+from decimal import Decimal
 from importlib.metadata import EntryPoint
 
+import numpy as np
 import pytest
 import torch
 
 from permafrost.data import plugin_registry
-from permafrost.data.digests import code_digest
-from permafrost.data.plugin_registry import Installed, PluginError, find, is_known, origins_of, register
+from permafrost.data.code.parts import code_digest
+from permafrost.data.errors import CorpusError
+from permafrost.data.files.columnar import read_own
+from permafrost.data.plugin_registry import Installed, PluginError, find, is_known, register
 from permafrost.data.plugins import KINDS, Head, Loss, Metric, Pooling, Reader
 from permafrost.data.spec import SpecError
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.probes.objectives.heads import HEADS
 from permafrost.probes.objectives.losses import LOSSES
+from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.tasks.registry import TASKS
 
 LOSS = Loss(torch.nn.functional.huber_loss, targets=["score"])
@@ -102,12 +110,15 @@ def test_a_package_with_a_name_of_ours_is_refused(registered, monkeypatch):
 
 def test_the_parts_that_settings_name_are_found_with_their_origin(registered, monkeypatch):
     registered("gated", Head(torch.nn.Linear, targets=["class"]))
-    monkeypatch.setattr(plugin_registry, "installed_parts", lambda: (offer("json:loads"),))
+    monkeypatch.setattr(plugin_registry, "installed_parts", lambda: (offer("tests.data.test_plugins:LOSS"),))
     settings = [
         ("probe.head", '"gated"'), ("tasks.a.train.loss", '"huber"'), ("train.metric", '"accuracy"'),
         ("plan.views", '["mean", "gated"]'), ("variants.0.set.probe.head", '"gated"'), ("probe.rank", "3"),
     ]  # fmt: skip
-    assert origins_of(settings) == {"head gated": "registered", "loss huber": "pack 1.0"}
+    found = origins_of(settings)
+    assert list(found) == ["head gated", "loss huber"]
+    assert re.fullmatch(r"registered, code [0-9a-f]{16}", found["head gated"])
+    assert re.fullmatch(r"pack 1.0, code [0-9a-f]{16}", found["loss huber"])
 
 
 def scaled(hidden, mask):
@@ -155,7 +166,7 @@ def test_a_reader_fails_in_one_line(registered, tmp_path):
     rows = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(40)]
     assert corpus(lambda path: rows).kind == "class"
     failing = {
-        r"cannot read it \(KeyError: 'x'\)": lambda path: {}["x"],
+        r"cannot read .*rows.xml \(KeyError: 'x', in .*test_plugins.py:\d+\)": lambda path: {}["x"],
         "must give a dict of columns, got 3": lambda path: [3],
         "rows.xml:2: .* other columns": lambda path: [rows[0], {"text": "a"}],
         "rows.xml": lambda path: [],
@@ -189,3 +200,53 @@ def test_register_is_the_public_name():
 
     assert permafrost.register is register
     assert permafrost.Loss is Loss
+
+
+CELLS = {
+    "bytes": (b"caf\xc3\xa9", "café"), "tuple": (("a", 1), ["a", 1]), "set": ({"b", "a"}, ["a", "b"]),
+    "numpy": (np.array(["a", "b"]), ["a", "b"]), "number": (np.int64(3), 3), "string": (np.str_("a"), "a"),
+    "date": (datetime.date(2026, 1, 2), "2026-01-02"), "decimal": (Decimal("1.5"), "1.5"), "truth": (np.bool_(1), True),
+    "tensor": (torch.tensor([1, 2]), [1, 2]), "nested": ({1: (2,)}, {"1": [2]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "expected"), CELLS.values(), ids=CELLS)
+def test_cells_of_a_reader_are_text_numbers_and_lists(given, expected, registered, tmp_path):
+    registered("odd", Reader(lambda path: [{"value": given}]))
+    ((_, row),) = read_own(tmp_path / "rows.odd", "odd")
+    assert (row["value"], type(row["value"])) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [({"a": object()}, "rows.odd:1: column 'a' holds a object"), ({0: "a"}, "must name columns by text")],
+)
+def test_what_is_no_cell_of_a_table_is_refused(row, message, registered, tmp_path):
+    registered("odd", Reader(lambda path: [row]))
+    with pytest.raises(CorpusError, match=message):
+        list(read_own(tmp_path / "rows.odd", "odd"))
+
+
+def test_broken_packages_leave_the_others_usable(tmp_path, monkeypatch):
+    packages = {
+        "good": (b"Name: good\nVersion: 2\n", b"[permafrost.losses]\nsound = tests.data.test_plugins:LOSS\n"),
+        "half": (None, b"[permafrost.losses]\ngone = half:loss\n"),
+        "garbled": (b"Name: garbled\nVersion: 1\n", b"[permafrost.losses]\nno equals sign\n"),
+        "binary": (b"Name: binary\nVersion: 1\n", b"[permafrost.losses]\n\xff\xfe = a:b\n"),
+        "odd": (b"Name: odd\nVersion: 1\n", b"[permafrost.losses]\nempty =\nmse = json:loads\nmy part = json:loads\n"),
+    }
+    for name, files in packages.items():
+        (tmp_path / f"{name}-1.dist-info").mkdir()
+        for file, content in zip(("METADATA", "entry_points.txt"), files, strict=True):
+            if content is not None:
+                (tmp_path / f"{name}-1.dist-info" / file).write_bytes(content)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    plugin_registry.installed_parts.cache_clear()
+    try:
+        assert find(Loss, "sound") is LOSS
+        parts = {each.name: each for each in plugin_registry.installed_parts()}
+        assert {"sound", "empty", "mse", "my part"} <= set(parts)
+        assert not {"gone", "a"} & set(parts)
+        assert all(parts[name].problem() for name in ("empty", "mse", "my part"))
+    finally:
+        plugin_registry.installed_parts.cache_clear()

@@ -63,11 +63,13 @@ def test_changed_code_is_other_latents(plan, registered, tmp_path):
     [
         (lambda hidden, mask: hidden.mean(1), "a text of 5 tokens another latent beside one of 9 than alone"),
         (lambda hidden, mask: hidden.amax(1), "another latent beside"),
-        (lambda hidden, mask: hidden - hidden.mean(0), "must return a tensor of torch.float64 and shape"),
+        (lambda hidden, mask: hidden - hidden.mean(0), "must return a tensor of torch.float32 and shape"),
         (lambda hidden, mask: hidden[:, 0] - hidden[:, 0].mean(0), "another latent beside"),
-        (lambda hidden, mask: hidden[:, 0].half(), "must return a tensor of torch.float64 and shape"),
-        (lambda hidden, mask: hidden[:, 0] * torch.nan, "they differ by nan"),
+        (lambda hidden, mask: hidden[:, 0].half(), "must return a tensor of torch.float32 and shape"),
+        (lambda hidden, mask: hidden[:, 0] * torch.nan, "returns nan or infinity"),
         (lambda hidden, mask: None, "got NoneType"),
+        (lambda hidden, mask: torch.nn.functional.dropout(hidden[:, 0]), "nothing random"),
+        (lambda hidden, mask: hidden[:, 1], r"fails for states of shape \[1, 1, 32\] .*IndexError"),
     ],
 )
 def test_a_pooling_that_is_not_exact_is_refused(function, message, plan, registered, tmp_path):
@@ -75,6 +77,18 @@ def test_a_pooling_that_is_not_exact_is_refused(function, message, plan, registe
     with pytest.raises(PluginError, match=message):
         read(plan, tmp_path, "own")
     assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_a_pooling_may_have_weights_of_the_width_of_its_backbone(plan, registered, tmp_path):
+    query = torch.linspace(-1, 1, 32)
+
+    def attention(hidden, mask):
+        weights = (hidden.float() @ query).masked_fill(~mask, -torch.inf).softmax(1)
+        return (weights[:, :, None] * hidden.float()).sum(1).to(hidden.dtype)
+
+    registered("own", Pooling(attention))
+    _, latents = read(plan, tmp_path, "own")
+    assert np.isfinite(latents["own"]).all()
 
 
 def test_an_unknown_view_and_windows_are_refused(registered):

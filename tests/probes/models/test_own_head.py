@@ -103,6 +103,30 @@ class Unsaved(nn.Linear):
         self.register_buffer("mask", torch.ones(1), persistent=False)
 
 
+class Loose(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.scale = torch.rand(outputs)
+
+
+class Orthogonal(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        nn.init.orthogonal_(self.weight)
+        self.norm = self.weight.norm().item()
+
+
+def test_a_head_that_computes_with_its_weights_is_loaded(registered):
+    registered("computing", Head(Orthogonal, targets=["class"]))
+    found = inputs()
+    probe = initial_probe(member_config(Recipe(probe=ProbeSpec(head="computing")), found, classed(found)))
+    with torch.device("meta"):
+        empty = probe.rebuild(probe.layout)
+    assert {name: value.shape for name, value in empty.state_dict().items()} == {
+        name: value.shape for name, value in probe.state_dict().items()
+    }
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -112,6 +136,10 @@ class Unsaved(nn.Linear):
         (lambda inputs, outputs: torch.relu, "must build a torch.nn.Module, got"),
         (lambda inputs, outputs: nn.Linear(inputs, outputs + 1), r"must return \[row, 3\] for \[row, 32\]; of 8 rows"),
         (lambda inputs: nn.Linear(inputs, 3), "cannot be built with"),
+        (lambda inputs, outputs: nn.Linear(inputs, 10 // (outputs - 3)), "cannot be built with .*ZeroDivisionError"),
+        (lambda inputs, outputs: nn.Linear(7, outputs), r"fails for \[8, 32\] .*RuntimeError"),
+        (lambda inputs, outputs: nn.Linear(inputs, outputs).double(), r"fails for \[8, 32\]"),
+        (Loose, "holds the tensor 'scale' as an attribute"),
     ],
 )
 def test_what_cannot_be_a_head_is_refused(build, message, registered):
@@ -125,5 +153,5 @@ def test_what_cannot_be_a_head_is_refused(build, message, registered):
 def test_options_are_those_of_the_head(network, registered):
     found = inputs()
     recipe = Recipe(probe=ProbeSpec(head="network", head_options={"widht": 3}))
-    with pytest.raises(PluginError, match=r"probe.head_options: the head 'network' cannot be built .*widht"):
+    with pytest.raises(PluginError, match=r"the head 'network' cannot be built .*probe.head_options .*widht"):
         initial_probe(member_config(recipe, found, classed(found)))

@@ -58,7 +58,9 @@ def test_a_loss_is_asked_for_by_name_and_for_its_targets_alone(registered):
     assert make_problem(Recipe(train=TrainSpec(loss="huber")), sample("score")).loss == "huber"
     assert (min_batch_rows("huber"), min_batch_rows("mse"), min_batch_rows("log_variance")) == (3, 1, 2)
     for name in ("huber", "hubber"):
-        with pytest.raises(SpecError, match=f"train.loss = '{name}' does not fit classification; use one of: cross_en"):
+        with pytest.raises(
+            SpecError, match=f"train.loss = '{name}' does not fit classification.*; use one of: cross_en"
+        ):
             make_problem(Recipe(train=TrainSpec(loss=name)), sample("class"))
     registered("plain", Loss(functional.cross_entropy, targets=["class"]))
     with pytest.raises(SpecError, match="the loss 'plain' takes no weights of classes"):
@@ -77,3 +79,9 @@ def test_what_is_no_loss_is_refused(function, message, registered):
     registered("odd", Loss(function, targets=["score"]))
     with pytest.raises(PluginError, match=message):
         LOSSES["odd"](torch.rand(2, 4, requires_grad=True), torch.rand(2, 4))
+
+
+def test_a_loss_that_fails_is_named_with_its_line(registered):
+    registered("broken", Loss(lambda logits, target: logits @ target, targets=["class"]))
+    with pytest.raises(PluginError, match=r"the loss 'broken' fails \(RuntimeError: .*, in .*test_own_losses.py:\d+\)"):
+        LOSSES["broken"](torch.zeros(1, 8, 3, requires_grad=True), torch.zeros(1, 8, dtype=torch.int64))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from permafrost.data.plugin_registry import PluginError
@@ -59,7 +60,10 @@ def test_it_is_measured_beside_ours_and_may_select(registered):
     assert (problem.metric, problem.metrics[-1]) == ("mcc", "mcc")
     assert TASKS["class"].has_metric("mcc")
     assert not TASKS["score"].has_metric("mcc")
-    with pytest.raises(SpecError, match=r"train.metric = 'mcc' does not fit similarity; use one of: pearson, spearman"):
+    with pytest.raises(
+        SpecError,
+        match=r"train.metric = 'mcc' does not fit similarity \(it is for class\); use one of: pearson, spearman",
+    ):
         make_problem(Recipe(train=TrainSpec(metric="mcc")), EVERY["score"]()[0])
     with pytest.raises(SpecError, match=r"train.extra_metrics = 'mc' does not fit classification"):
         make_problem(Recipe(train=TrainSpec(extra_metrics=("mc",))), corpus)
@@ -72,6 +76,9 @@ def test_what_is_no_number_is_refused_and_a_refused_resample_is_undefined(regist
         registered("odd", Metric(lambda prediction, target, value=value: value, targets=["class"]))
         with pytest.raises(PluginError, match="the metric 'odd' must return one number, got"):
             scorer.value("odd", decoded[0])
+    registered("odd", Metric(lambda prediction, target: 1 // 0, targets=["class"]))
+    with pytest.raises(PluginError, match=r"the metric 'odd' fails; let it return nan .*ZeroDivisionError.*test_own"):
+        scorer.value("odd", decoded[0])
     whole = scorer.rows.targets
 
     def of_the_whole_alone(prediction, target):
@@ -82,3 +89,24 @@ def test_what_is_no_number_is_refused_and_a_refused_resample_is_undefined(regist
     registered("odd", Metric(of_the_whole_alone, targets=["class"]))
     resampled = scorer.resampled("odd", decoded)
     assert (resampled.value, resampled.estimate().low) == (0.5, None)
+
+
+@pytest.mark.parametrize("value", [torch.tensor(0.5), np.float32(0.5), 0.5])
+def test_a_number_may_be_of_numpy_or_torch(value, registered):
+    registered("half", Metric(lambda prediction, target: value, targets=["class"]))
+    corpus, answers = EVERY["class"]()
+    assert TASKS["class"].scorer(corpus, "validation").value("half", answers(np.random.default_rng(0))) == 0.5
+
+
+def test_a_metric_that_sorts_in_place_changes_no_other(registered):
+    def sorting(prediction, target):
+        prediction.sort()
+        target.sort()
+        return stats.pearsonr(prediction, target).statistic
+
+    registered("sorting", Metric(sorting, targets=["score"]))
+    corpus, answers = EVERY["score"]()
+    scorer, decoded = TASKS["score"].scorer(corpus, "validation"), answers(np.random.default_rng(0))
+    before = scorer.value("pearson", decoded)
+    assert scorer.value("sorting", decoded) != before
+    assert scorer.value("pearson", decoded) == before
