@@ -186,7 +186,7 @@ def test_the_page_of_a_pretraining_is_drawn_again_and_is_not_compared(bench):
     drawn = Page(page.read_text("utf-8")).text
     assert "gpt-small-pretraining-1" in drawn
     assert "held-out loss" not in drawn
-    with pytest.raises(InputError, match="pretraining have reports of their own"):
+    with pytest.raises(InputError, match="has nothing to compare: it measured nothing"):
         comparison([done.path, done.path])
     (done.path / "losses.csv").write_text("step,loss\n1,high\n")
     with pytest.raises(DamageError, match=r"losses\.csv is not as the run wrote it"):
