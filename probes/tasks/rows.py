@@ -1,6 +1,7 @@
 """Shared parts of tasks: one target per row of a text or a pair, tables of two runs, metrics of groups of rows."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -60,9 +61,13 @@ def call_metric(name: str, part: Metric, prediction: Any, target: Any) -> float:
 
 
 def undefined_as_nan(name: str, part: Metric, prediction: Any, target: Any) -> float:
-    """Return a metric from outside of a resample; NaN if it refuses it, as one without a class may be."""
+    """Return a metric from outside of a resample; NaN if it refuses it, as one without a class may be.
+
+    Its warnings would come a thousand times; those on all rows are shown.
+    """
     try:
-        return call_metric(name, part, prediction, target)
+        with warnings.catch_warnings(action="ignore"):
+            return call_metric(name, part, prediction, target)
     except PluginError as error:
         if isinstance(error.__cause__, ValueError | ArithmeticError):
             return np.nan
