@@ -165,7 +165,7 @@ def test_one_task_is_asked_by_its_name(run_of):
     assert "has no task 'tpic'. Did you mean 'topic'?" in refused(bench, folder, "the dog", "--task", "tpic")
     with pytest.raises(RunError, match="It has one task without a name: leave --task out"):
         load_tasks(folder / "tasks" / "topic", "topic")
-    with pytest.raises(RunError, match=r"is no finished run: it has no record\.json"):
+    with pytest.raises(RunError, match=r"is no finished run: there is no such folder"):
         load_tasks(folder / "nowhere", "topic")
 
 

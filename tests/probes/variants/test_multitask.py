@@ -300,7 +300,7 @@ def test_one_seed_is_the_best_for_all_tasks_by_the_mean_of_their_metrics():
 
 def group_of(histories: dict[str, History]) -> SimpleNamespace:
     """The part of a trained group that is checked: one seed of each task."""
-    config = SimpleNamespace(problem=SimpleNamespace(corpus=SimpleNamespace(selection_split="validation")))
+    config = SimpleNamespace(problem=SimpleNamespace(metric="f1", corpus=SimpleNamespace(selection_split="validation")))
     members = {task: [SimpleNamespace(history=history, config=config)] for task, history in histories.items()}
     return SimpleNamespace(members=members)
 
