@@ -177,6 +177,7 @@ def test_a_recipe_that_changed_in_a_run_folder_runs_from_elsewhere_only(run, tmp
     assert load_recipe(str(tmp_path / "own.toml"))[1].train.epochs == 2
 
 
+@pytest.mark.slow
 def test_a_study_that_is_being_written_again_has_no_record(tmp_path, monkeypatch):
     folder = search(searching(trials=3), "s", tmp_path, hill).folder
     monkeypatch.setattr("permafrost.probes.runs.write.write_tables", lambda *_, **__: pytest.fail("stopped"))

@@ -83,6 +83,7 @@ def graded(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_new_kind_of_task_runs_is_ablated_predicts_and_has_a_page(registered, graded, tmp_path, quick):
     run = api.run("classify", graded, tmp_path / "runs")
     values = {row["variant"]: row["value"] for row in run.metrics if row["split"] == "test" and row["seed"] is None}

@@ -272,6 +272,7 @@ def test_stage_one_alone_runs_the_texts_of_every_task(bench):
     assert sum(one.texts_run for one in stored) >= len({text for corpus in corpora for text in corpus.texts})
 
 
+@pytest.mark.slow
 def test_passages_are_ranked_by_a_run_that_is_compared_by_query_and_ranks_new_ones(bench, monkeypatch):
     done = api.run("rank", bench.settings("train.seeds=0"), bench.runs)
     monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)

@@ -61,6 +61,7 @@ def test_there_is_a_headline_of_every_kind_of_run():
     assert set(HEADLINES) == set(PAGES) == {*KINDS, "run", "similarity"}
 
 
+@pytest.mark.slow
 def test_a_name_of_what_differs_stands_before_the_folder_in_every_form(tmp_path, capsys, quick):
     folders = two_runs(tmp_path)
     frame = comparison(folders)

@@ -72,6 +72,7 @@ def test_a_sentence_with_marks_reads_as_it_stands(tmp_path):
             assert words in {part[0] for part in TAGGED}
 
 
+@pytest.mark.slow
 def test_the_page_of_tags_has_their_figures_and_marks(tmp_path):
     text, page = page_of(of_tags(tmp_path / "run", breakdown=breakdown()))
     assert {"figure-confusion", "figure-by_entity_type"} <= set(page.ids)
@@ -104,6 +105,7 @@ def test_answers_are_marked_in_what_stands_around_them(tmp_path):
     assert wrong.examples[2].note.startswith("predicted no answer")
 
 
+@pytest.mark.slow
 def test_the_page_of_answers_is_escaped_and_has_its_figure(tmp_path):
     _, page = page_of(of_answers(tmp_path / "run", breakdown=breakdown()))
     assert "figure-by_question_word" in page.ids

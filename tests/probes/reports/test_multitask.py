@@ -279,6 +279,7 @@ def test_names_that_are_alike_once_cut_are_told_apart(tmp_path):
     assert len(set(labels)) == 4
 
 
+@pytest.mark.slow
 def test_a_task_that_what_was_chosen_does_not_train_is_shown_by_its_figures_of_merit(copy):
     shutil.rmtree(copy / "tasks" / "qa")
     page = Page(write_report(resealed(copy)).read_text("utf-8"))
@@ -366,6 +367,7 @@ def test_a_task_that_only_a_table_names_writes_nothing(copy, name):
     assert outside.read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_names_and_texts_are_only_texts(tmp_path, pages_alone):
     evil = EVIL[:60]
     folder = write_together(tmp_path / "run", {"topic": "class", "tone_-": "class"}, ["one", "other", evil])
@@ -377,6 +379,7 @@ def test_names_and_texts_are_only_texts(tmp_path, pages_alone):
     assert {"figure-tone_--confusion", "figure-topic-by_pattern"} <= set(page.ids)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_task_says_how_its_variants_learnt(tmp_path, pages_alone):
     made = together({"stsb": "class"}, ["last", "upper"])
     tables = {name: made[name] for name in ("epochs", "training")}
