@@ -86,7 +86,8 @@ class OwnHead(SeededRandom):
     def _of_member(self, member: int, rows: Tensor) -> Tensor:
         distinct = {id(value): value[member] for _, value in _tensors(self.module)}
         tensors = {key: distinct[id(value)] for key, value in _tensors(self.module)}
-        before = {key: value._version for key, value in self.module.named_buffers()}
+        buffers = dict(self.module.named_buffers()) if self.training else {}
+        before = {key: value._version for key, value in buffers.items()}
         generator = self.generators[member][0] if self.training and self.generators else None
         if generator is None:
             outputs = self._call(tensors, rows)
@@ -95,7 +96,7 @@ class OwnHead(SeededRandom):
                 torch.set_rng_state(generator.get_state())
                 outputs = self._call(tensors, rows)
                 generator.set_state(torch.get_rng_state())
-        if changed := [key for key, value in self.module.named_buffers() if value._version != before[key]]:
+        if changed := [key for key, value in buffers.items() if value._version != before[key]]:
             raise PluginError(
                 f"the head '{self.name}' changes its buffer '{changed[0]}' in training, as nn.BatchNorm1d does; use "
                 "what has parameters only, such as nn.LayerNorm."

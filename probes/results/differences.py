@@ -116,12 +116,13 @@ def _recipe_settings(run: RunFolder) -> dict[str, str]:
 
 
 def _recorded(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a record says besides the recipe: what ran, what was evaluated, and versions."""
+    """Return what a record says besides the recipe: what ran, what was evaluated, versions, and parts of others."""
     settings = {"experiment": str(record.get("experiment", ""))}
     evaluations = [about for about in _table(record.get("evaluations")).values() if isinstance(about, Mapping)]
     for key in ("run", "task", "data", "split"):
         if values := list(dict.fromkeys(str(about.get(key, "")) for about in evaluations)):
             settings[f"evaluated {key}"] = ", ".join(values)
+    settings |= {part: str(code) for part, code in _table(record.get("plugins")).items()}
     versions = _table(record.get("versions"))
     return settings | {f"{name} version": str(versions[name]) for name in VERSIONS if name in versions}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.probes.tracking.event_files import scalars
 from tests.support.bench import Bench, pairs, write
-from tests.support.event_files import scalars
 
 WATCHED = """
 import time

@@ -90,6 +90,13 @@ def test_data_weights_and_versions_are_compared_if_their_settings_are_the_same(t
     assert list(what_differs({"first": first, "other": other})) == ["plan.backbone"]  # which says it
 
 
+def test_other_code_of_a_part_from_outside_is_a_difference(tmp_path):
+    codes = {"first": "parts 2.5, code 01ab", "second": "parts 2.5, code 02cd"}
+    runs = {name: run_of(tmp_path / name, [], plugins={"head gated": code}) for name, code in codes.items()}
+    assert what_differs(runs) == {"head gated": codes}
+    assert len(set(run_labels(what_differs(runs), list(runs)).values())) == 2
+
+
 def test_a_run_without_a_recipe_differs_in_what_it_has(tmp_path):
     runs = runs_of(tmp_path, {"a": []})
     (tmp_path / "e").mkdir()

@@ -25,8 +25,8 @@ from permafrost.probes.search.trials import study_identity
 from permafrost.probes.tracking import registry, tracking
 from permafrost.probes.tracking.series import Series, TrackedRun
 from permafrost.probes.tracking.tensorboard import TensorBoard
+from tests.probes.tracking.event_files import Scalars, scalars
 from tests.support.bench import Bench
-from tests.support.event_files import Scalars, scalars
 from tests.support.marks import slow_but_first
 
 VARIANTS = """
