@@ -25,7 +25,7 @@ from benchmarks.machine import describe
 from permafrost import exporting
 from permafrost.data.progress import NoProgress
 from permafrost.data.store.block import Block
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.embedding import Embedded, nearest_texts

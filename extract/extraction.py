@@ -19,7 +19,7 @@ import numpy as np
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import CapturePlan, Columns, ExtractSpec, union_of_columns
 from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.text import Text

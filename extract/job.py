@@ -17,7 +17,7 @@ from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import STORED_BYTES
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard_layout import KEY_BYTES
 from permafrost.data.store.store import LatentStore, init_name

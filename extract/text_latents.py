@@ -11,7 +11,7 @@ from permafrost.data.latents.sources import MemorySource, StoreSource
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.data.text import list_of_texts, text_problem
 from permafrost.extract.extraction import extract

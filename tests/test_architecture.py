@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "data.corpora": {"data", "data.writing"},
     "data.language": {"data"},
-    "data.store": {"data", "data.code"},
+    "data.store": {"data", "data.code", "data.store.index"},
     "data.readers": {"data", "data.corpora", "data.files", "data.writing"},
     "extract.architecture": {"data"},
     "extract.backbones": {"data", "data.language", "data.store", "extract.architecture"},
@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
         "data.latents",
         "data.store",
+        "data.store.index",
         "extract.architecture",
         "extract.backbones",
         "extract.capture",
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.models": {"data", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},
-    "probes.inputs": {"data", "data.corpora", "data.store", "probes.config", "probes.models"},
+    "probes.inputs": {"data", "data.corpora", "data.latents", "data.store", "probes.config", "probes.models"},
     "probes.figures": {"probes.config", "probes.metrics", "probes.results"},
     "probes.training": {
         "data",
@@ -185,7 +186,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "data.files": {"data", "data.writing"},
     "data.writing": set(),
-    "data.latents": {"data", "data.store"},
+    "data.latents": {"data", "data.store", "data.store.index"},
     "data.export": {"data", "data.corpora", "data.store"},
     "probes.evaluation": {
         "data",
@@ -216,6 +217,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost.display": {"data", "probes.reports", "probes.results"},
     "probes.tracking": {"data", "probes.config", "probes.results"},
     "data.code": set(),
+    "data.store.index": {"data"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

@@ -96,13 +96,12 @@ class CorpusVectors:
         """A tensor for each view, and of two texts a row for each of them."""
         assert self._store is not None
         bits: Any = self._store.identity.stored_dtype
-        shards = self._store.shards
         return [
             Tensor(
                 name=f"{prefix}{view}",
                 layers=tuple(layers),
                 rows=len(self),
-                width=next(shard.width(view) for shard in shards if view in shard.columns),
+                width=self._store.shard_with(view).width(view),
                 bits=bits,
             )
             for prefix in self._prefixes

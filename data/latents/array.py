@@ -13,7 +13,8 @@ from permafrost.data.latents.selection import select
 from permafrost.data.latents.sources import LatentSource
 from permafrost.data.latents.tables import layer_position, to_dataframe, to_xarray
 from permafrost.data.store.block import Latents
-from permafrost.data.store.key_index import Keys, key_name
+from permafrost.data.store.index.segment import Keys
+from permafrost.data.store.keys import key_name
 from permafrost.data.text import Text
 
 if TYPE_CHECKING:

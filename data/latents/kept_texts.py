@@ -17,7 +17,8 @@ from pyarrow import parquet
 from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import MachineError
 from permafrost.data.store.errors import ShardError
-from permafrost.data.store.key_index import Keys, text_keys
+from permafrost.data.store.index.segment import Keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard_layout import KEY_BYTES
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments, Text

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permafrost.data.atomic import TEMPORARY_SUFFIX, remove_leftovers
 from permafrost.data.latents.kept_texts import TEXTS_SUFFIX, kept_keys, problems_of_texts, text_files
 from permafrost.data.latents.reader import largest_values
 from permafrost.data.spec import nearest, plain
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
+from permafrost.data.store.index.segment import INDEX_SUFFIX
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.store import LatentStore
@@ -29,8 +31,8 @@ DAMAGED = ".damaged"
 
 STORE_NAME = re.compile(r"[0-9a-f]{16}")
 
-FILE_NAME = re.compile(rf"[0-9a-f]{{32}}({re.escape(SUFFIX)}|{re.escape(TEXTS_SUFFIX)})")
-"""Name of a file of a store: a shard, or kept texts."""
+FILE_NAME = re.compile(rf"[0-9a-f]{{32}}({'|'.join(map(re.escape, (SUFFIX, TEXTS_SUFFIX, INDEX_SUFFIX)))})")
+"""Name of a file of a store: a shard, kept texts, or an index."""
 
 LEFTOVER_SECONDS = 3600.0
 """Age at which a temporary file belongs to no running writer: a shard is written in one go."""
@@ -77,20 +79,19 @@ def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
 def store_summary(folder: Path) -> dict[str, Any]:
     """Return a table row that summarises a store: texts, columns, bytes and their source."""
     store = LatentStore.open(folder)
-    shards = store.shards
-    keys = np.unique(np.concatenate([shard.keys for shard in shards]))
+    files = [(path, path.stat()) for path in store.shard_paths()]
     return {
         "store": str(folder),
-        "backbone": str(shards[0].provenance.get("backbone", folder.parent.name)),
+        "backbone": str(store.first_shard.provenance.get("backbone", folder.parent.name)),
         "identity": store.identity.name,
         "template": store.identity.template,
         "compute_dtype": store.identity.compute_dtype,
         "stored_dtype": store.identity.stored_dtype,
-        "texts": len(keys),
+        "texts": store.count_texts(),
         "columns": {view: list(layers) for view, layers in store.columns().items()},
-        "shards": len(shards),
-        "bytes": sum(path.stat().st_size for path in (*(shard.path for shard in shards), *text_files(folder))),
-        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(shard.path.stat().st_mtime for shard in shards))),
+        "shards": len(files),
+        "bytes": sum(status.st_size for _, status in files) + sum(path.stat().st_size for path in text_files(folder)),
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(status.st_mtime for _, status in files))),
     }
 
 
@@ -222,16 +223,29 @@ def _remove_old_leftovers(folders: Iterable[Path]) -> list[Path]:
 
 
 def _redundant_shards(store: LatentStore) -> list[Path]:
-    kept, redundant = store.shards, list[Path]()
-    ranked = kept[::-1]
+    """Return the paths of shards all of whose latents other shards hold too, that stay."""
+    shards, redundant = store.shards, list[Path]()
+    keys_of = {shard.path: shard.keys for shard in shards}
+    known = np.unique(np.concatenate(list(keys_of.values())))
+    rows_of = {path: np.unique(np.searchsorted(known, keys)) for path, keys in keys_of.items()}
+    copies: dict[tuple[str, int], NDArray[np.int64]] = {}
+    """View and layer -> number of shards that hold it, ``[text]``."""
+    for shard in shards:
+        for column in _columns_of(shard):
+            copies.setdefault(column, np.zeros(len(known), np.int64))[rows_of[shard.path]] += 1
+    ranked = shards[::-1]
     ranked.sort(key=lambda shard: shard.texts)  # of equal shards, the last by name goes first: it is never read
     for shard in ranked:
-        others = [other for other in kept if other is not shard]
-        columns = [(view, layer) for view, layers in shard.columns.items() for layer in layers]
-        if all(store.has_column(shard.keys, view, layer, others).all() for view, layer in columns):
-            kept = others
+        rows = rows_of[shard.path]
+        if all((copies[column][rows] > 1).all() for column in _columns_of(shard)):
+            for column in _columns_of(shard):
+                copies[column][rows] -= 1
             redundant.append(shard.path)
     return redundant
+
+
+def _columns_of(shard: Shard) -> list[tuple[str, int]]:
+    return [(view, layer) for view, layers in shard.columns.items() for layer in layers]
 
 
 def _start_child() -> ProcessPoolExecutor:

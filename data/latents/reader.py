@@ -15,7 +15,8 @@ from permafrost.data.latents.sources import StoreSource
 from permafrost.data.spec import nearest
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import Keys, text_keys
+from permafrost.data.store.index.segment import Keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.layers import check_layers, resolve_layers
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.shard import Shard
@@ -25,17 +26,28 @@ from permafrost.data.text import Text
 
 
 class StoreReader:
-    """A store as it was when it was opened; latents are read when they are used."""
+    """A store opened for reading: nothing but the description of a shard is read before it is used.
+
+    Its texts are those that it had when they were first asked for.
+    """
 
     def __init__(self, store: LatentStore) -> None:
-        self.store, self._shards = store, store.shards
+        self.store = store
 
     def __reduce__(self) -> tuple[type["StoreReader"], tuple[LatentStore]]:
         return type(self), (self.store,)
 
     def __len__(self) -> int:
         """Number of distinct texts."""
-        return len(self.keys)
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
+        return self.store.count_texts()
+
+    @cached_property
+    def _shards(self) -> list[Shard]:
+        return self.store.shards
 
     def __repr__(self) -> str:
         columns = "; ".join(f"{view} {len(layers)} layers" for view, layers in self.columns.items())
@@ -67,7 +79,7 @@ class StoreReader:
     @property
     def backbone(self) -> str:
         """Name of the backbone, as its first shard records it."""
-        return str(self._shards[0].provenance.get("backbone", self.path.resolve().parent.name))
+        return str(self.store.first_shard.provenance.get("backbone", self.path.resolve().parent.name))
 
     @cached_property
     def columns(self) -> dict[str, tuple[int, ...]]:
@@ -136,7 +148,7 @@ class StoreReader:
             return LatentArray(StoreSource(self.store, keys, view, chosen), view, chosen, texts)
         keys = self.keys
         for layer in chosen:
-            keys = keys[self.store.has_column(keys, view, layer, self._shards)]
+            keys = keys[self.store.has_column(keys, view, layer)]
         if not len(keys):
             raise StoreError(f"{self.path} has no text with all the layers {chosen} of {view}: ask for fewer layers.")
         source = StoreSource(self.store, keys, view, chosen)
@@ -163,7 +175,7 @@ class StoreReader:
 
     def _check_stored(self, keys: Keys, texts: Sequence[Text], view: str, layers: Sequence[int]) -> None:
         for layer in layers:
-            found = self.store.has_column(keys, view, layer, self._shards)
+            found = self.store.has_column(keys, view, layer)
             if not found.all():
                 text = str(texts[int(np.argmin(found))])
                 raise StoreError(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.store.block import Latents
-from permafrost.data.store.key_index import Keys
+from permafrost.data.store.index.segment import Keys
 from permafrost.data.store.store import LatentStore
 
 Indices = NDArray[np.int64]
@@ -47,7 +47,7 @@ class StoreSource:
 
     @cached_property
     def _example(self) -> tuple[int, np.dtype[Any]]:
-        shard = next(shard for shard in self.store.shards if self.view in shard.columns)
+        shard = self.store.shard_with(self.view)
         return shard.width(self.view), shard.dtype
 
     @property

@@ -62,14 +62,19 @@ class Shard:
     def __reduce__(self) -> tuple[type["Shard"], tuple[Path]]:
         return Shard, (self.path,)  # another process maps the file itself
 
-    @cached_property
+    @property
     def keys(self) -> NDArray[np.bytes_]:
-        """``[text]``, 16 bytes each, in the order of the latents."""
+        """``[text]``, 16 bytes each, in the order of the latents; read from the file each time."""
         return self._part("keys", 0).reshape(-1).view(f"S{KEY_BYTES}")
 
-    @cached_property
+    @property
+    def keys_offset(self) -> int:
+        """Offset of the keys in the file, in bytes."""
+        return self._regions["keys"].offset
+
+    @property
     def lengths(self) -> NDArray[np.int32]:
-        """``[text]``, tokens before truncation."""
+        """``[text]``, tokens before truncation; read from the file each time."""
         return self._part("lengths", 0)
 
     @cached_property

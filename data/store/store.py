@@ -1,7 +1,7 @@
 """The latent store: a folder of immutable shards, appended to by any number of processes, then only read.
 
-There is no manifest and no lock: the set of shards is the index. A text that two processes wrote is read from the same
-shard by every reader.
+There is no manifest and no lock: what is stored is what the shards hold, and the index files beside them only say
+where. A text that two processes wrote is read from the same shard by every reader.
 """
 
 import itertools
@@ -17,14 +17,20 @@ from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.block import Block, Latents, write_shard
-from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
+from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import KeyIndex, Keys, TextLocations, key_name, text_keys
-from permafrost.data.store.plan import CHAT, TOKENS, CapturePlan, Columns, union_of_columns
+from permafrost.data.store.index.key_index import KeyIndex
+from permafrost.data.store.index.locations import TextLocations
+from permafrost.data.store.index.segment import Keys
+from permafrost.data.store.keys import key_name, text_keys
+from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
+
+MOST_OPEN = 256
+"""Number of shards that one store keeps open; each of them that is read holds an open file."""
 
 
 class LatentStore:
@@ -33,10 +39,18 @@ class LatentStore:
     Latents are read by text, view and layer.
     """
 
-    def __init__(self, path: Path, identity: Identity) -> None:
-        self.path, self.identity = path, identity
-        self._shards: dict[str, Shard] = {}
-        self._key_index = KeyIndex()
+    def __init__(self, path: Path, identity: Identity, only: str = "") -> None:
+        """Make the store of a folder; it may be empty, and is not looked at yet.
+
+        Args:
+            only: name of the one file of the folder that is read as a shard; empty reads every shard.
+        """
+        self.path, self.identity, self._only = path, identity, only
+        self._opened: dict[str, Shard] = {}
+        self._key_index = KeyIndex(path, SUFFIX, self.shard, only)
+
+    def __reduce__(self) -> tuple[type["LatentStore"], tuple[Path, Identity, str]]:
+        return type(self), (self.path, self.identity, self._only)
 
     @classmethod
     def at(cls, cache: Path, backbone: str, identity: Identity) -> Self:
@@ -60,23 +74,62 @@ class LatentStore:
 
     @property
     def shards(self) -> list[Shard]:
-        """Every committed shard, by name. Other processes may add some at any time.
+        """Every committed shard, by name, each of them opened. Other processes may add some at any time.
 
         Raises:
             ShardError: a shard is damaged or belongs to another store.
         """
-        for path in sorted(self.path.glob(f"*{SUFFIX}")):
-            if path.name not in self._shards:
-                shard = Shard(path)
-                if shard.identity != self.identity:
-                    raise ShardError(path, f"it differs in {', '.join(shard.identity.differences(self.identity))}")
-                self._shards[path.name] = shard
-        return [self._shards[name] for name in sorted(self._shards)]
+        return [self.shard(name) for name in self._key_index.names()]
+
+    def shard(self, name: str) -> Shard:
+        """Return a shard by the name of its file; raise as :attr:`shards`."""
+        shard = self._opened.pop(name, None)
+        if shard is None:
+            shard = Shard(self.path / name)
+            if shard.identity != self.identity:
+                raise ShardError(shard.path, f"it differs in {', '.join(shard.identity.differences(self.identity))}")
+        self._opened[name] = shard
+        while len(self._opened) > MOST_OPEN:
+            del self._opened[next(iter(self._opened))]  # the one that was not used for longest
+        return shard
+
+    def shard_paths(self) -> list[Path]:
+        """Return the path of every committed shard, by name; none is opened."""
+        return [self.path / name for name in self._key_index.names()]
+
+    @property
+    def first_shard(self) -> Shard:
+        """The first shard by name, whose provenance stands for that of the store; raise as :attr:`shards`.
+
+        Raises:
+            StoreError: the folder holds no shard.
+        """
+        names = self._key_index.names()
+        if not names:
+            raise StoreError(f"{self.path} holds no shard.")
+        return self.shard(names[0])
+
+    def shard_with(self, view: str) -> Shard:
+        """Return a shard that holds a view, which tells the width and the dtype of its latents in every shard.
+
+        Raises:
+            SpecError: no shard holds this view.
+        """
+        found = self._key_index.columns()
+        if name := next((name for columns, name in found if view in columns), None):
+            return self.shard(name)
+        raise SpecError(
+            f"view '{view}' is not in this store. {nearest(view, {known for columns, _ in found for known in columns})}"
+        )
 
     @property
     def layers(self) -> int:
         """Number of layers of the backbone, stored or not."""
-        return int(self.shards[0].provenance["layers"])
+        return int(self.first_shard.provenance["layers"])
+
+    def count_texts(self) -> int:
+        """Return the number of distinct texts."""
+        return self._key_index.count()
 
     def append(self, block: Block, provenance: Mapping[str, Any], check: Callable[[Path], None] | None = None) -> Path:
         """Commit texts with their latents as one shard, as :func:`write_shard`."""
@@ -84,19 +137,17 @@ class LatentStore:
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Return the stored columns: view -> layers that any shard holds."""
-        return union_of_columns(shard.columns for shard in self.shards)
+        return union_of_columns(columns for columns, _ in self._key_index.columns())
 
-    def has_column(self, keys: Keys, view: str, layer: int, shards: Sequence[Shard] | None = None) -> NDArray[np.bool_]:
-        """Return which texts some shards (None: all) store with a layer of a view, ``[text]``."""
-        searched = self.shards if shards is None else shards
-        return next(self._key_index.locate_columns(keys, searched, [(view, layer)])).found
+    def has_column(self, keys: Keys, view: str, layer: int) -> NDArray[np.bool_]:
+        """Return which texts are stored with a layer of a view, ``[text]``."""
+        return self._key_index.locate_columns(keys, [(view, layer)])[0].found
 
     def missing_columns(self, keys: Keys, columns: Columns) -> list[tuple[dict[str, tuple[int, ...]], Any]]:
         """Return groups of texts that lack the same columns, as (columns, indices of texts)."""
         wanted = [(view, layer) for view, layers in columns.items() for layer in layers]
-        lacking = np.zeros((len(keys), len(wanted)), bool)
-        for column, locations in enumerate(self._key_index.locate_columns(keys, self.shards, wanted)):
-            lacking[:, column] = ~locations.found
+        located = self._key_index.locate_columns(keys, wanted)
+        lacking = np.stack([~locations.found for locations in located], axis=1)
         if not lacking.any():
             return []
         groups = []
@@ -126,12 +177,14 @@ class LatentStore:
             raise StoreError("the view tokens has no latent of a text but one of each of its tokens: use read_tokens.")
         example, locations_of_layers = self._locate_layers(keys, texts, view, layers)
         values = np.empty((len(layers), len(keys), example.width(view)), example.dtype)
-        for index, (layer, locations) in enumerate(zip(layers, locations_of_layers, strict=True)):
-            for shard_index, shard in enumerate(locations.shards):
-                selected = np.flatnonzero(locations.shard_indices == shard_index)
-                if len(selected):
-                    values[index, selected] = decode(shard.layer(view, layer)[locations.rows[selected]])
-                    shard.release()
+        together: dict[int, list[int]] = {}
+        for index, locations in enumerate(locations_of_layers):
+            together.setdefault(id(locations), []).append(index)
+        for indices in together.values():
+            for shard, selected, rows in locations_of_layers[indices[0]].by_shard():
+                for index in indices:
+                    values[index, selected] = decode(shard.layer(view, layers[index])[rows])
+                shard.release()
         return values
 
     def read_tokens(self, texts: Sequence[Text], layers: Sequence[int]) -> TokenLatents:
@@ -150,30 +203,23 @@ class LatentStore:
         example, locations = self._locate_layers(keys, texts, TOKENS, layers)
         if locations:
             return TokenReader(example, locations[0], locations, layers)
-        shards = [shard for shard in self.shards if TOKENS in shard.columns]
-        index = self._key_index.locate(keys, shards)
+        index = self._key_index.locate(keys, TOKENS)
         self._check_found(texts, index, f"has no latent of view {TOKENS}")
         return TokenReader(example, index, [], [])
 
     def _locate_layers(
         self, keys: Keys, texts: Sequence[Text] | None, view: str, layers: Sequence[int]
-    ) -> tuple[Shard, list[TextLocations]]:
+    ) -> tuple[Shard, list[TextLocations[Shard]]]:
         """Return a shard that holds the view, and the locations of all texts for each layer."""
-        shards = self.shards
-        example = next((shard for shard in shards if view in shard.columns), None)
-        if example is None:
-            known = {name for shard in shards for name in shard.columns}
-            raise SpecError(f"view '{view}' is not in this store. {nearest(view, known)}")
-        columns = [(view, layer) for layer in layers]
-        locations_of_layers = []
-        for layer, locations in zip(layers, self._key_index.locate_columns(keys, shards, columns), strict=True):
-            locations_of_layers.append(locations)
+        example = self.shard_with(view)
+        locations_of_layers = self._key_index.locate_columns(keys, [(view, layer) for layer in layers])
+        for layer, locations in zip(layers, locations_of_layers, strict=True):
             self._check_found(
                 keys if texts is None else texts, locations, f"has no latent of view {view}, layer {layer}"
             )
         return example, locations_of_layers
 
-    def _check_found(self, texts: Sequence[Text] | Keys, locations: TextLocations, problem: str) -> None:
+    def _check_found(self, texts: Sequence[Text] | Keys, locations: TextLocations[Shard], problem: str) -> None:
         if not locations.found.all():
             text = texts[int(np.argmin(locations.found))]
             shown = f"of the key {key_name(text)}" if isinstance(text, bytes) else quote_text(text)
@@ -185,12 +231,11 @@ class LatentStore:
         Raises:
             StoreError: a text is not in the store.
         """
-        locations = self._key_index.locate(text_keys(texts, self.identity.in_windows), self.shards)
+        locations = self._key_index.locate(text_keys(texts, self.identity.in_windows))
         self._check_found(texts, locations, "is not in the store")
         lengths = np.empty(len(texts), np.int32)
-        for shard_index, shard in enumerate(locations.shards):
-            selected = locations.shard_indices == shard_index
-            lengths[selected] = shard.lengths[locations.rows[selected]]
+        for shard, selected, rows in locations.by_shard():
+            lengths[selected] = shard.lengths[rows]
         return lengths
 
     def count_truncated(self, texts: Sequence[Text]) -> int:
@@ -250,51 +295,6 @@ def folder_name(backbone: str) -> str:
     return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in part) for part in parts[-2:]) or "_"
 
 
-def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
-    """Return the store of ``plan``.
-
-    Raises:
-        StoreError: no store in ``cache`` matches the plan, or several do.
-        ShardError: no store matches, and a shard is damaged.
-    """
-    folder = cache / folder_name(plan.backbone)
-    matching: list[LatentStore] = []
-    first_error: ShardError | None = None
-    for path in sorted(folder.glob("*")):
-        try:
-            shards = sorted(path.glob(f"*{SUFFIX}"))
-            if shards and _matches(Shard(shards[0]), plan):
-                matching.append(LatentStore.open(path))
-        except ShardError as error:
-            first_error = error if first_error is None or isinstance(first_error, OtherVersionError) else first_error
-    if not matching and first_error:
-        raise first_error
-    if not matching:
-        also = ", or 'run', which finds those of the same template written out" if plan.template == CHAT else ""
-        raise StoreError(f"{folder} holds no latents of this plan; run 'extract' with the same recipe first{also}.")
-    if len(matching) > 1:
-        names = ", ".join(store.path.name for store in matching)
-        differences = matching[0].identity.differences(matching[1].identity)
-        dtypes = [f"plan.{key}" for key in differences if key in ("compute_dtype", "stored_dtype")]
-        raise StoreError(
-            f"{folder} holds {len(matching)} stores of this plan ({names}): they differ in {', '.join(differences)}. "
-            + (f"Set {' and '.join(dtypes)} to that of one of them, remove" if dtypes else "Remove")
-            + " one with 'permafrost cache prune --whole', or 'run', which reads the weights to know."
-        )
-    return matching[0]
-
-
 def init_name(plan: CapturePlan) -> str:
     """Return the initialisation of the weights of a plan, as shards record it."""
     return plan.init if plan.init == "pretrained" else f"random, seed {plan.init_seed}"
-
-
-def _matches(shard: Shard, plan: CapturePlan) -> bool:
-    names = {"backbone": plan.backbone, "adapter": plan.adapter, "tokenizer": plan.tokenizer, "init": init_name(plan)}
-    if plan.revision:
-        names["revision"] = plan.revision
-    if plan.template == CHAT:  # which only the tokenizer's files tell
-        names |= {"template": plan.template, "system": plan.system}
-    provenance = shard.provenance
-    is_named = all(provenance.get(key, "") == value for key, value in names.items())
-    return is_named and shard.identity.fits(plan, provenance.get("longest", plan.token_limit))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from permafrost.data.ragged import Counts, TokenLatents, copy_slices, offsets_from_lengths
 from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.errors import ShardError
-from permafrost.data.store.key_index import TextLocations
+from permafrost.data.store.index.locations import TextLocations, group_by
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.shard import Shard
 
@@ -26,8 +26,8 @@ class TokenReader:
     def __init__(
         self,
         example: Shard,
-        index: TextLocations,
-        locations_of_layers: Sequence[TextLocations],
+        index: TextLocations[Shard],
+        locations_of_layers: Sequence[TextLocations[Shard]],
         layers: Sequence[int],
     ) -> None:
         """Open and check the shards that hold the texts.
@@ -41,7 +41,9 @@ class TokenReader:
             ShardError: a shard has changed since it was written, or two shards disagree on the tokens of a text.
         """
         self.layers, self.width, self._dtype = tuple(layers), example.width(TOKENS), example.dtype
-        columns: dict[int, tuple[TextLocations, list[tuple[int, int]]]] = {id(index): (index, [(IDS, 0), (SPANS, 0)])}
+        columns: dict[int, tuple[TextLocations[Shard], list[tuple[int, int]]]] = {
+            id(index): (index, [(IDS, 0), (SPANS, 0)])
+        }
         for output, (locations, layer) in enumerate(zip(locations_of_layers, layers, strict=True)):
             columns.setdefault(id(locations), (locations, []))[1].append((output, layer))
         self._tables = [_TokenTable(locations, outputs) for locations, outputs in columns.values()]
@@ -50,7 +52,7 @@ class TokenReader:
         for table in self._tables[1:]:
             if (table.lengths != self.lengths).any():
                 shard_index = table.locations.shard_indices[int(np.argmax(table.lengths != self.lengths))]
-                path = table.locations.shards[shard_index].path
+                path = table.locations.open(table.locations.names[shard_index]).path
                 raise ShardError(path, "a text has more or fewer tokens than in another shard")
 
     def read(
@@ -77,25 +79,24 @@ class TokenReader:
 class _TokenTable:
     """The arrays of texts and layers that the same shards hold."""
 
-    def __init__(self, locations: TextLocations, outputs: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, locations: TextLocations[Shard], outputs: Sequence[tuple[int, int]]) -> None:
         """Open the arrays, each given by its output index and its layer."""
         self.locations = locations
         self.starts = np.zeros(len(locations.rows), np.int64)
         self.lengths = np.zeros(len(locations.rows), np.int64)
         self.arrays: dict[int, dict[int, NDArray[Any]]] = {}
         """Index of the shard -> output index -> array of that shard."""
-        for shard_index in np.unique(locations.shard_indices).tolist():
-            shard, texts = locations.shards[shard_index], np.flatnonzero(locations.shard_indices == shard_index)
-            rows = locations.rows[texts]
+        for shard, texts, rows in locations.by_shard():
             self.starts[texts] = shard.offsets[rows]
             self.lengths[texts] = shard.offsets[rows + 1] - shard.offsets[rows]
-            self.arrays[shard_index] = {output: _output_array(shard, output, layer) for output, layer in outputs}
+            self.arrays[int(locations.shard_indices[texts[0]])] = {
+                output: _output_array(shard, output, layer) for output, layer in outputs
+            }
 
     def copy_into(self, targets: dict[int, NDArray[Any]], texts: NDArray[np.int64], result: TokenLatents) -> None:
         """Copy the tokens of ``texts`` into the target of each output index, at the offsets of ``result``."""
         shard_indices = self.locations.shard_indices[texts]
-        for shard_index in np.unique(shard_indices).tolist():
-            selected = np.flatnonzero(shard_indices == shard_index)
+        for shard_index, selected in group_by(shard_indices):
             starts, offsets = self.starts[texts[selected]], result.offsets[:-1][selected]
             slices = list(copy_slices(starts, result.lengths[selected], offsets))
             for output, array in self.arrays[shard_index].items():

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
-from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import TOKENS, Columns
-from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, quote_text
 from permafrost.extract.capture.proof import SelfCheckError
@@ -85,7 +83,8 @@ class ReadBack:
         Raises:
             SelfCheckError: the file does not hold what was to be stored.
         """
-        store = _OneShard(path, self._check.identity)
+        # another process may have stored the same texts with other last bits
+        store = LatentStore(path.parent, self._check.identity, only=path.name)
         stored_texts = self._find_texts(store)
         if TOKENS in self._columns:
             tokens = store.read_tokens(self._select_texts(stored_texts), [])
@@ -111,7 +110,7 @@ class ReadBack:
         """Return the indices of the texts of a shard, in its order; their keys and lengths must be known."""
         members = np.concatenate(self._members)
         in_windows = self._check.identity.in_windows
-        keys, stored_keys = text_keys(self._select_texts(members), in_windows), store.shards[0].keys
+        keys, stored_keys = text_keys(self._select_texts(members), in_windows), store.first_shard.keys
         order = np.argsort(keys)
         index = order[np.minimum(np.searchsorted(keys, stored_keys, sorter=order), len(keys) - 1)]
         if not np.array_equal(keys[index], stored_keys):
@@ -175,16 +174,3 @@ class ReadBack:
 
     def _select_texts(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Text]:
         return [self._check.texts[index] for index in indices]
-
-
-class _OneShard(LatentStore):
-    """Store view of one shard: another process may have stored the same texts with other last bits."""
-
-    def __init__(self, path: Path, identity: Identity) -> None:
-        super().__init__(path.parent, identity)
-        self._shard = Shard(path)
-
-    @property
-    def shards(self) -> list[Shard]:
-        """The one shard."""
-        return [self._shard]

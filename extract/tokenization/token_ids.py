@@ -13,7 +13,7 @@ from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
 from permafrost.data.ragged import TokenIndex, covering_ranges
 from permafrost.data.spec import SpecError, fingerprint
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec
 from permafrost.data.text import Text, TextError, check_unsplit
 from permafrost.extract.architecture.configuration import canonical_json

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.latents.find_store import find_store
 from permafrost.data.progress import Progress
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.spec import SpecError, plain
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.data.store.store import PlanLatents, find_store
+from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text
 from permafrost.probes.config.finetuning import FinetuneSpec
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # latents that are all stored are found without torch
 
 def latents_record(latents: PlanLatents) -> dict[str, Any]:
     """Return what the record of a run says about latents: path, identity, columns and provenance."""
-    provenance = latents.store.shards[0].provenance
+    provenance = latents.store.first_shard.provenance
     return {
         "path": str(latents.store.path),
         "identity": plain(latents.store.identity),
@@ -44,7 +45,7 @@ def latents_record(latents: PlanLatents) -> dict[str, Any]:
 def count_backbone_parameters(plans: Iterable[PlanLatents]) -> int:
     """Return the number of parameters of the distinct backbones of some plans."""
     stores = [latents.store for latents in plans]
-    parameters = {store.identity.weights: store.shards[0].provenance.get("parameters") or 0 for store in stores}
+    parameters = {store.identity.weights: store.first_shard.provenance.get("parameters") or 0 for store in stores}
     return sum(parameters.values())
 
 

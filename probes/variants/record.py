@@ -31,7 +31,7 @@ def data_record(corpora: Sequence[Corpus], stores: Stores, latents: Iterable[Pla
     """
     distinct = list({id(corpus): corpus for corpus in corpora}.values())
     rows = {split: len(rows) for split, rows in distinct[0].splits.items()} if len(distinct) == 1 else {}
-    shards = {shard.path for plans in stores.values() for latents in plans.values() for shard in latents.store.shards}
+    shards = {path for plans in stores.values() for latents in plans.values() for path in latents.store.shard_paths()}
     return {
         "corpus": {"name": ", ".join(dict.fromkeys(corpus.name for corpus in distinct)), "rows": rows},
         "texts": sum(corpus.text_count for corpus in distinct),

@@ -14,7 +14,7 @@ import pytest
 from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from permafrost.data.latents import maintenance
+from permafrost.data.latents.find_store import find_store
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.data.store.store import LatentStore, find_store
+from permafrost.data.store.store import LatentStore
 from permafrost.extract import loader
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.extraction import extract

@@ -8,7 +8,7 @@ import numpy as np
 
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.block import Block
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 
 Columns = dict[str, tuple[int, ...]]
 

@@ -15,7 +15,7 @@ from permafrost.data.latents.sources import MemorySource, StoreSource
 from permafrost.data.spec import SpecError
 from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 

@@ -25,7 +25,7 @@ def test_an_array_shows_what_it_is_and_reads_nothing(latents, monkeypatch):
 def test_a_store_shows_its_views_and_what_made_them(latents, tmp_path):
     store = pf.open(tmp_path / "cache")
     text = store._repr_html_()
-    for shown in (str(store.path), "view mean", "layers 0 to 3", ">3<", "float32", "not kept"):
+    for shown in (str(store.path), "view mean", "layers 0 to 3", ">3<", store.identity.compute_dtype, "not kept"):
         assert shown in text
     whole = store.latents(view="mean")
     assert "text 0" not in whole._repr_html_()

@@ -12,7 +12,7 @@ from permafrost.data.latents import kept_texts, maintenance
 from permafrost.data.latents.reader import open_store
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import ShardError
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments
 from tests.support.bench import Bench

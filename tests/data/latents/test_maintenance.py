@@ -16,7 +16,7 @@ from permafrost.data.spec import plain
 from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from tests.support.blocks import assert_equal_tokens, block_of, ragged_block

@@ -11,7 +11,7 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
 
 TEXTS = ["a dog", "it sleeps", "snow"]

@@ -25,7 +25,7 @@ from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
 from permafrost.data.store.identity import STORED_BYTES, Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.extract.capture.runner import round_to
 from tests.support.blocks import block_of

@@ -19,7 +19,7 @@ from permafrost.data.store.bfloat16 import decode, memory_dtype
 from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import STORED_BYTES, Identity
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from tests.support.blocks import Columns, assert_equal_tokens, lengths_of, ragged_block

@@ -13,7 +13,7 @@ import torch
 from permafrost.data.ragged import NO_SPAN
 from permafrost.data.spec import SpecError
 from permafrost.data.store.block import Block
-from permafrost.data.store.key_index import text_keys
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.capture import runner

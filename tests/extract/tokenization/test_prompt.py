@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
+from permafrost.data.latents.find_store import find_store
 from permafrost.data.memo import Memo
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
-from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify

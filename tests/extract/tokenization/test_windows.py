@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.latents.find_store import find_store
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
-from permafrost.data.store.store import find_store
 from permafrost.data.text import Segments, TextError
 from permafrost.extract import loader
 from permafrost.extract.capture import runner
