@@ -15,6 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from permafrost.data.errors import MachineError
 from permafrost.data.ragged import Counts
 from permafrost.data.store.bfloat16 import decode, memory_dtype
 from permafrost.data.store.errors import OtherVersionError, ShardError
@@ -109,6 +110,8 @@ class Shard:
 
     def width(self, view: str) -> int:
         """Return the width of the latents of ``view``."""
+        if view not in self.columns:
+            raise self._lacks(f"view {view}")
         return self._regions[dataset_name(view)].shape[2]
 
     @property
@@ -126,6 +129,8 @@ class Shard:
         Raises:
             ShardError: the bytes have changed since they were written.
         """
+        if layer not in self.columns.get(view, ()):
+            raise self._lacks(f"view {view}, layer {layer}")
         return self._part(dataset_name(view), self.columns[view].index(layer))
 
     def problems(self) -> list[str]:
@@ -163,7 +168,15 @@ class Shard:
     def _map(self) -> NDArray[np.uint8]:
         return np.frombuffer(self._file_map, np.uint8)
 
+    def _lacks(self, part: str) -> MachineError:
+        return MachineError(
+            f"{self.path}: an index file names {part}, which the shard does not hold. Remove the index files of the "
+            "folder (*.index): they are made again."
+        )
+
     def _part(self, name: str, index: int) -> NDArray[Any]:
+        if name not in self._regions:
+            raise self._lacks(name)
         region = self._regions[name]
         shape = region.shape[1:] if region.by_layer else region.shape
         size = int(np.prod(shape)) * region.dtype.itemsize

@@ -13,16 +13,15 @@ import json
 import os
 import re
 import struct
+import uuid
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-
-from permafrost.data.atomic import move_into_place, temporary_path
 
 Keys = NDArray[np.bytes_]
 """``[text]``, 16 bytes each."""
@@ -174,31 +173,40 @@ def write_segment(
     Raises:
         OSError: the file cannot be written; nothing is left behind.
     """
-    fences, checksums = list[Any](), list[int]()
-    rest = np.empty(0, ENTRY)
-    with temporary_path(folder) as temporary:
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
         with open(temporary, "wb") as file:
-
-            def write_pages(entries: Entries) -> None:
-                for start in range(0, len(entries), PAGE_ENTRIES):
-                    page = entries[start : start + PAGE_ENTRIES].tobytes()
-                    fences.append(entries["key"][start])
-                    checksums.append(xxhash.xxh3_64_intdigest(page))
-                    file.write(page)
-
-            for chunk in chunks:
-                rest = np.concatenate([rest, chunk])
-                whole = len(rest) // PAGE_ENTRIES * PAGE_ENTRIES
-                write_pages(rest[:whole])
-                rest = rest[whole:]
-            write_pages(rest)
+            fences, checksums = _write_pages(file, chunks)
             about = {"format": INDEX_FORMAT, "columns": {view: list(layers) for view, layers in columns.items()}}
             head = json.dumps(about | {"shards": shards}, separators=(",", ":")).encode() + b"\n"
             head += np.array(fences, "S16").tobytes() + np.array(checksums, "<u8").tobytes()
             file.write(head + _TRAILER.pack(len(head), MAGIC))
         path = folder / f"{xxhash.xxh3_128_hexdigest(head)}{INDEX_SUFFIX}"
-        move_into_place(temporary, path)
+        os.replace(temporary, path)  # not synced: what a power cut leaves of it is found to be damaged
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
+
+
+def _write_pages(file: BinaryIO, chunks: Iterable[Entries]) -> tuple[list[bytes], list[int]]:
+    """Write sorted entries; return the first key and the checksum of each page."""
+    fences, checksums = list[bytes](), list[int]()
+
+    def write(entries: Entries) -> None:
+        for start in range(0, len(entries), PAGE_ENTRIES):
+            page = entries[start : start + PAGE_ENTRIES].tobytes()
+            fences.append(entries["key"][start])
+            checksums.append(xxhash.xxh3_64_intdigest(page))
+            file.write(page)
+
+    rest = np.empty(0, ENTRY)
+    for chunk in chunks:
+        rest = np.concatenate([rest, chunk])
+        whole = len(rest) // PAGE_ENTRIES * PAGE_ENTRIES
+        write(rest[:whole])
+        rest = rest[whole:]
+    write(rest)
+    return fences, checksums
 
 
 def entries_between(entries: Entries, low: bytes, high: bytes) -> Entries:

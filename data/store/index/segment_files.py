@@ -1,7 +1,7 @@
 """The index files of one store: which of them describe its shards, new ones for more shards, merging of small ones."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from permafrost.data.store.index.locations import KeyedShard
 from permafrost.data.store.index.merge import entries_of, merge, sort_entries
 from permafrost.data.store.index.segment import (
     INDEX_SUFFIX,
+    Entries,
     IndexedShard,
     Keys,
     Segment,
@@ -113,7 +114,14 @@ class SegmentFiles:
     def _write_new(self, batch: dict[Columns, list[tuple[IndexedShard, Keys]]]) -> None:
         for columns, group in batch.items():
             shards, keys = zip(*group, strict=True)
-            write_segment(self._folder, dict(columns), shards, [sort_entries(entries_of(keys))])
+            self._write(dict(columns), shards, [sort_entries(entries_of(keys))])
+
+    def _write(
+        self, columns: dict[str, tuple[int, ...]], shards: Sequence[IndexedShard], chunks: Iterable[Entries]
+    ) -> Path:
+        path = write_segment(self._folder, columns, shards, chunks)
+        self._useless.discard(path.name)  # it may have been damaged before
+        return path
 
     def _merge_small(self) -> None:
         """Merge files of the same columns, so that there are few: each is several times as large as the next ones."""
@@ -134,7 +142,7 @@ class SegmentFiles:
         number_of = {shard.name: number for number, shard in enumerate(shards)}
         numbers = [np.array([number_of[name] for name in segment.names]) for segment in segments]
         try:
-            merged = write_segment(self._folder, columns, shards, merge(segments, numbers))
+            merged = self._write(columns, shards, merge(segments, numbers))
         except SegmentError as error:
             self.discard(error.path)
             return
