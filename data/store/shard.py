@@ -73,6 +73,12 @@ class Shard:
         """Offset of the keys in the file, in bytes."""
         return self._regions["keys"].offset
 
+    def check_keys(self, keys: NDArray[np.bytes_], rows: NDArray[np.int64]) -> None:
+        """Raise a :class:`MachineError` if some rows have other keys."""
+        stored = self.keys
+        if rows.max(initial=0) >= len(stored) or (stored[rows] != keys).any():
+            raise self._lacks("texts")
+
     @property
     def lengths(self) -> NDArray[np.int32]:
         """``[text]``, tokens before truncation; read from the file each time."""

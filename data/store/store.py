@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
+from permafrost.data.remote.mirror import object_folder
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.block import Block, Latents, write_shard
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity
+from permafrost.data.store.index.folder import LocalFolder
 from permafrost.data.store.index.key_index import KeyIndex
 from permafrost.data.store.index.locations import TextLocations
 from permafrost.data.store.index.segment import Keys
@@ -47,7 +49,8 @@ class LatentStore:
         """
         self.path, self.identity, self._only = path, identity, only
         self._opened: dict[str, Shard] = {}
-        self._key_index = KeyIndex(path, SUFFIX, self.shard, only)
+        self._folder = (None if only else object_folder(path)) or LocalFolder(path)
+        self._key_index = KeyIndex(self._folder, SUFFIX, self.shard, only)
 
     def __reduce__(self) -> tuple[type["LatentStore"], tuple[Path, Identity, str]]:
         return type(self), (self.path, self.identity, self._only)
@@ -65,11 +68,12 @@ class LatentStore:
             ShardError: the identity is not the one that the folder is named after, or the first shard is damaged.
             StoreError: the folder holds no shard.
         """
-        for shard_path in sorted(path.glob(f"*{SUFFIX}")):
-            identity = Shard(shard_path).identity
-            if identity.name != path.resolve().name:
-                raise ShardError(shard_path, "it belongs to another store")
-            return cls(path, identity)
+        folder = object_folder(path) or LocalFolder(path)
+        for name in sorted(name for name in folder.names() if name.endswith(SUFFIX)):
+            shard = Shard(folder.fetch(name))
+            if shard.identity.name != path.resolve().name:
+                raise ShardError(shard.path, "it belongs to another store")
+            return cls(path, shard.identity)
         raise StoreError(f"{path} holds no shard.")
 
     @property
@@ -85,7 +89,7 @@ class LatentStore:
         """Return a shard by the name of its file; raise as :attr:`shards`."""
         shard = self._opened.pop(name, None)
         if shard is None:
-            shard = Shard(self.path / name)
+            shard = Shard(self._folder.fetch(name))
             if shard.identity != self.identity:
                 raise ShardError(shard.path, f"it differs in {', '.join(shard.identity.differences(self.identity))}")
         self._opened[name] = shard
@@ -133,7 +137,11 @@ class LatentStore:
 
     def append(self, block: Block, provenance: Mapping[str, Any], check: Callable[[Path], None] | None = None) -> Path:
         """Commit texts with their latents as one shard, as :func:`write_shard`."""
-        return write_shard(self.path, self.identity, provenance, block, check)
+        path = write_shard(self.path, self.identity, provenance, block, check)
+        if self._folder.remote:
+            self._folder.commit(path.name)
+            self._key_index.add(path.name)
+        return path
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Return the stored columns: view -> layers that any shard holds."""

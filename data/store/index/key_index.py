@@ -7,14 +7,13 @@ made again. What a file says of a text is believed only if the shard has the key
 If several shards hold a text, the first one by name counts, for every reader.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Generic
 
 import numpy as np
 
+from permafrost.data.store.index.folder import StoreFolder
 from permafrost.data.store.index.locations import Indices, KeyedShard, S, TextLocations, group_by
 from permafrost.data.store.index.merge import entries_of, key_order, merge, sort_entries
 from permafrost.data.store.index.segment import Entries, Keys, Segment, SegmentError, entries_between
@@ -39,7 +38,7 @@ class KeyIndex(Generic[S]):
         only: name of the one file that is looked at; empty looks at every shard.
     """
 
-    def __init__(self, folder: Path, suffix: str, open_shard: Callable[[str], S], only: str = "") -> None:
+    def __init__(self, folder: StoreFolder, suffix: str, open_shard: Callable[[str], S], only: str = "") -> None:
         self._folder, self._suffix, self._open, self._only = folder, suffix, open_shard, only
         self._files = SegmentFiles(folder)
         self._unindexed: dict[tuple[str, ...], list[_Unindexed]] = {}
@@ -56,6 +55,10 @@ class KeyIndex(Generic[S]):
     def locate(self, keys: Keys, view: str = "") -> TextLocations[S]:
         """Find the shard and row of each key, in shards of any column, or of any layer of a view."""
         return self._locate(keys, [(view, None)])[0]
+
+    def add(self, name: str) -> None:
+        """Write an index file for a shard that has none."""
+        self._files.add([name], self._open)
 
     def columns(self) -> list[tuple[dict[str, tuple[int, ...]], str]]:
         """Return the columns, view -> layers, that shards have, and the name of one that has them."""
@@ -111,7 +114,7 @@ class KeyIndex(Generic[S]):
                 best, best_rows = np.minimum(ranks, best), np.where(ranks < best, rows, best_rows)
             shard_indices, rows = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
             shard_indices[order], rows[order] = np.where(best < len(names), best, -1), best_rows
-            return TextLocations(names, shard_indices, rows, self._open)
+            return TextLocations(keys, names, shard_indices, rows, self._open)
 
         return [
             combine(tuple(number for number, part in enumerate(parts) if _holds(part.columns, *column)))
@@ -121,16 +124,17 @@ class KeyIndex(Generic[S]):
     def _check_places(self, segment: Segment, keys: Keys, shards: Indices, rows: Indices) -> None:
         """Raise a :class:`SegmentError` if a shard does not have the key of a text in the place that a segment says."""
         for number, texts in group_by(shards):
-            if number < 0:
+            if number < 0 or self._folder.remote:  # a shard that is fetched is checked when it is read
                 continue
             shard, places = segment.shards[number], rows[texts]
             first, count = int(places.min()), int(np.ptp(places)) + 1
+            path, start = self._folder.fetch(shard.name), shard.keys_offset + first * keys.itemsize
             try:
-                start = shard.keys_offset + first * keys.itemsize
-                stored = np.fromfile(self._folder / shard.name, keys.dtype, count, offset=start)
+                size = path.stat().st_size
+                stored = np.fromfile(path, keys.dtype, count, offset=start)
             except FileNotFoundError:
                 raise SegmentError(segment.path, f"{shard.name} is gone") from None
-            if len(stored) < count or (stored[places - first] != keys[texts]).any():
+            if size != shard.bytes or len(stored) < count or (stored[places - first] != keys[texts]).any():
                 raise SegmentError(segment.path, f"{shard.name} has other texts")
 
     def _parts(self) -> tuple[list[str], list["Segment | _Unindexed"]]:
@@ -149,8 +153,10 @@ class KeyIndex(Generic[S]):
 
     def _are_many(self, unindexed: tuple[str, ...]) -> bool:
         """Return whether an index file is to be written for some shards."""
-        if self._only or len(unindexed) > MOST_SHARDS:
-            return not self._only
+        if self._only or not unindexed:
+            return False
+        if self._folder.remote or len(unindexed) > MOST_SHARDS:
+            return True
         return sum(part.entries for part in self._in_memory(unindexed)) > MOST_TEXTS
 
     def _in_memory(self, unindexed: tuple[str, ...]) -> list["_Unindexed"]:
@@ -162,11 +168,7 @@ class KeyIndex(Generic[S]):
         """Return the sorted names of the shards, and the names of the index files."""
         if self._only:
             return [self._only], []
-        try:
-            with os.scandir(self._folder) as found:
-                names = [entry.name for entry in found]
-        except FileNotFoundError:
-            return [], []
+        names = self._folder.names()
         shards = [name for name in names if name.endswith(self._suffix)]
         return sorted(shards), [name for name in names if name.endswith(self._files.suffix)]
 

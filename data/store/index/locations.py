@@ -29,6 +29,9 @@ class KeyedShard(Protocol):
     def bytes(self) -> int:
         """Size of the file."""
 
+    def check_keys(self, keys: Keys, rows: Indices) -> None:
+        """Raise a :class:`MachineError` if some rows have other keys."""
+
 
 S = TypeVar("S", bound=KeyedShard)
 
@@ -36,6 +39,9 @@ S = TypeVar("S", bound=KeyedShard)
 @dataclass(frozen=True, eq=False)
 class TextLocations(Generic[S]):
     """Shard and row of each text; a shard is opened when it is read."""
+
+    keys: Keys
+    """``[text]``."""
 
     names: Sequence[str]
     """Names of the shards."""
@@ -54,10 +60,16 @@ class TextLocations(Generic[S]):
         return self.shard_indices >= 0
 
     def by_shard(self) -> Iterator[tuple[S, Indices, Indices]]:
-        """Yield each shard that holds some of the texts, with the indices of these and their rows."""
+        """Yield each shard that holds some of the texts, with the indices of these and their rows.
+
+        Raises:
+            MachineError: a shard does not hold the texts that an index file says.
+        """
         for shard_index, texts in group_by(self.shard_indices):
             if shard_index >= 0:
-                yield self.open(self.names[shard_index]), texts, self.rows[texts]
+                shard, rows = self.open(self.names[shard_index]), self.rows[texts]
+                shard.check_keys(self.keys[texts], rows)
+                yield shard, texts, rows
 
 
 def group_by(values: Indices) -> Iterator[tuple[int, Indices]]:

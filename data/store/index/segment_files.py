@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from permafrost.data.store.index.folder import StoreFolder
 from permafrost.data.store.index.locations import KeyedShard
 from permafrost.data.store.index.merge import entries_of, merge, sort_entries
 from permafrost.data.store.index.segment import (
@@ -32,7 +33,7 @@ class SegmentFiles:
 
     suffix = INDEX_SUFFIX
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: StoreFolder) -> None:
         self._folder = folder
         self._segments: dict[str, Segment] = {}
         self._useless: set[str] = set()
@@ -53,7 +54,7 @@ class SegmentFiles:
         known, chosen, described = set(names), list[Segment](), set[str]()
         for segment in sorted(self._segments.values(), key=lambda segment: (-segment.entries, segment.path.name)):
             unknown = set(segment.names) - known
-            if any(not (self._folder / name).exists() for name in unknown):
+            if unknown and not unknown.issubset(self._folder.names()):
                 self.discard(segment.path)
             elif not unknown and not described.issuperset(segment.names):  # else the list of shards is older
                 chosen.append(segment)
@@ -64,8 +65,8 @@ class SegmentFiles:
         """Remove an index file that is of no use."""
         self._useless.add(path.name)
         self._segments.pop(path.name, None)
-        with contextlib.suppress(OSError):  # then it is passed over
-            path.unlink()
+        with contextlib.suppress(Exception):  # then it is passed over
+            self._folder.remove(path.name)
 
     def add(self, names: Sequence[str], open_shard: Callable[[str], KeyedShard]) -> bool:
         """Write index files for shards that have none; return False if the folder cannot be written."""
@@ -79,19 +80,9 @@ class SegmentFiles:
 
     def _open(self, name: str) -> None:
         try:
-            segment = Segment(self._folder / name)
-            sizes = [(self._folder / shard.name).stat().st_size for shard in segment.shards]
+            self._segments[name] = Segment(self._folder.fetch(name))
         except SegmentError as error:
             self.discard(error.path)
-            return
-        except FileNotFoundError:
-            if (self._folder / name).exists():  # a shard that it describes is gone
-                self.discard(self._folder / name)
-            return
-        if sizes == [shard.bytes for shard in segment.shards]:
-            self._segments[name] = segment
-        else:
-            self.discard(segment.path)
 
     def _batches(
         self, names: Sequence[str], open_shard: Callable[[str], KeyedShard]
@@ -119,16 +110,20 @@ class SegmentFiles:
     def _write(
         self, columns: dict[str, tuple[int, ...]], shards: Sequence[IndexedShard], chunks: Iterable[Entries]
     ) -> Path:
-        path = write_segment(self._folder, columns, shards, chunks)
+        path = write_segment(self._folder.path, columns, shards, chunks)
+        self._folder.commit(path.name)
         self._useless.discard(path.name)  # it may have been damaged before
         return path
 
     def _merge_small(self) -> None:
         """Merge files of the same columns, so that there are few: each is several times as large as the next ones."""
-        segment_names = [path.name for path in self._folder.glob(f"*{INDEX_SUFFIX}")]
-        names = [path.name for path in self._folder.iterdir()]
+        names = self._folder.names()
         by_columns: dict[Columns, list[Segment]] = {}
-        for segment in self.cover(names, segment_names):
+        chosen = self.cover(names, [name for name in names if name.endswith(INDEX_SUFFIX)])
+        for segment in set(self._segments.values()) - set(chosen):
+            if set(segment.names) <= {name for other in chosen for name in other.names}:
+                self.discard(segment.path)
+        for segment in chosen:
             by_columns.setdefault(tuple(sorted(segment.columns.items())), []).append(segment)
         for columns, segments in by_columns.items():
             sizes = np.array([segment.entries for segment in segments])

@@ -1,0 +1,5 @@
+"""Caches on object storage: a copy on this machine of what is read, and files that are sent whole.
+
+May import: data.
+Start reading at mirror.py, local_cache.
+"""
