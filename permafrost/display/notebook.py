@@ -50,7 +50,7 @@ class NotebookProgress:
         self._draw()
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show a bar while the context lasts; yields a function that advances it by a number of steps."""
         console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
         bar, advance_bar = make_bar(console, label, total, auto_refresh=False)
