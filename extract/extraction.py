@@ -9,7 +9,7 @@ committed pack runs twice.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # these load torch
     from permafrost.extract.capture.runner import BackboneRunner
     from permafrost.extract.job import ExtractionJob
 
-Groups = list[tuple[Columns, Any]]
+Groups = Sequence[tuple[Columns, Any]]
 """Groups of texts that lack the same columns: those columns, and the indices of the texts."""
 
 
@@ -55,7 +55,7 @@ def extract(
     first = next(blocks)
     check_texts(plan, first.texts)
     resolved = resolve_plan(plan, spec, progress=progress)
-    total = len(texts) if hasattr(texts, "__len__") else None
+    total = len(texts) if isinstance(texts, Sized) else None
     with BlockProgress(progress, total, first, f"{resolved.source.name} on texts") as done:
         request = _Request(plan, resolved, spec, progress, done)
         if isinstance(texts, Sequence) and not first.is_last:
@@ -222,7 +222,7 @@ def _missing_of(
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, text in enumerate(texts):
         groups.setdefault(tuple(requests_of_text[text]), []).append(index)
-    missing = Groups()
+    missing = list[tuple[Columns, Any]]()
     for wanted, members in groups.items():
         keys = text_keys([texts[index] for index in members], store.identity.in_windows)
         union = union_of_columns(columns[request] for request in wanted)

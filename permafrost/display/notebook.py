@@ -70,7 +70,8 @@ class NotebookProgress:
         finally:
             self._bars.remove(bar)
             if self._handle and not self._notes:  # else nothing would be left in the cell
-                self._notes.append(f"{label}: {bar.tasks[0].completed:,.0f} of {total:,}")
+                of_total = "" if total is None else f" of {total:,}"
+                self._notes.append(f"{label}: {bar.tasks[0].completed:,.0f}{of_total}")
             if self._handle:
                 self._draw()
 
