@@ -9,9 +9,10 @@ committed pack runs twice.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,8 @@ def extract(
     first = next(blocks)
     check_texts(plan, first.texts)
     resolved = resolve_plan(plan, spec, progress=progress)
-    total = len(texts) if isinstance(texts, Sized) else None
-    with BlockProgress(progress, total, first, f"{resolved.source.name} on texts") as done:
+    total = length_hint(texts, -1)
+    with BlockProgress(progress, None if total < 0 else total, first, f"{resolved.source.name} on texts") as done:
         request = _Request(plan, resolved, spec, progress, done)
         if isinstance(texts, Sequence) and not first.is_last:
             request.count_missing(texts)

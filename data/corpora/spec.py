@@ -145,6 +145,10 @@ class CorpusSpec:
     config: str = ""
     """Configuration of the hub data set, if it has several."""
 
+    stream: bool = False
+    """Read a hub data set as a stream, row by row over the network, and keep no file of it on this disk: for "extract"
+    on a data set that is larger than the disk or the memory. Its rows are not counted before."""
+
     def __post_init__(self) -> None:
         if self.target:
             from permafrost.data.corpora.targets import TARGETS  # loads numpy, half of the time of a refused command
@@ -171,6 +175,13 @@ class CorpusSpec:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
             if limit < 0:
                 raise SpecError(f"limits.{split} must not be negative, got {limit}.")
+        if self.stream and self.path:
+            raise SpecError("stream is for data sets of the hub (name); files (path) are read as streams anyway.")
+        if self.stream and self.spread:
+            raise SpecError(
+                "spread takes rows at even distances, which needs their number, and a stream has none: set spread or "
+                "stream to false."
+            )
         if self.spread and self.target == "rank":
             raise SpecError("spread takes single rows and would part the passages of a query; set it to false.")
         for name in ("labels", "label_names"):

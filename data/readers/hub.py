@@ -24,8 +24,9 @@ def hub_records(spec: CorpusSpec, entry: CorpusEntry, reader: RecordReader) -> I
     is_local = Path(entry.hub).exists()  # datasets caches a local folder by the times of its files: read it again
     mode = "force_redownload" if is_local else None
     config, revision = spec.config or entry.config or None, spec.revision or entry.revision or None
+    kept: dict[str, Any] = {"streaming": True} if spec.stream else {"download_mode": mode}
     try:
-        dataset = datasets.load_dataset(entry.hub, config, revision=revision, download_mode=mode)
+        dataset = datasets.load_dataset(entry.hub, config, revision=revision, **kept)
     except (OSError, ValueError, RuntimeError) as error:
         remedy = "; set PERMAFROST_DATA to the folder of local corpora" if entry.files else ""
         reason = f"the hub data set '{entry.hub}' cannot be loaded ({first_line(error)}){remedy}"
