@@ -20,7 +20,8 @@ class CorpusSpec:
 
     path: str = ""
     """Your own file: delimited text (csv, tsv, txt), json, jsonl, parquet, Arrow or xlsx; text may be compressed by gz,
-    zst, xz or bz2. Or a folder with a file per split, whose names hold train, dev, val, valid, validation or test. For
+    zst, xz or bz2. A pattern such as "texts/*.jsonl" names all files that match it, in natural order, as one corpus. Or
+    a folder with a file per split, whose names hold train, dev, val, valid, validation or test. For
     tags: a file with a word per line, or lists of words and tags. For answers: JSON in SQuAD format, or a table."""
 
     reader: str = ""

@@ -36,7 +36,8 @@ class DistinctCount:
         return round((self._kept - 1) * 2.0**64 / float(self._smallest[-1]))
 
     def __str__(self) -> str:
-        return f"{'' if self.is_exact else 'about '}{self.count:,}"
+        count = self.count
+        return f"{count:,}" if self.is_exact else f"about {count:,}"
 
     def _merge(self) -> None:
         smallest = np.unique(np.concatenate([self._smallest, np.array(self._added, np.uint64)]))
