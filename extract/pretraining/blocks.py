@@ -99,7 +99,9 @@ def draw_held_out(lengths: Ids, share: float, seed: int) -> NDArray[np.bool_]:
     return held_out
 
 
-def cut_blocks(documents: Iterable[Sequence[int]], frame: Frame, block_tokens: int) -> Iterator[NDArray[np.int32]]:
+def cut_blocks(
+    documents: Iterable[Sequence[int] | NDArray[np.int32]], frame: Frame, block_tokens: int
+) -> Iterator[NDArray[np.int32]]:
     """Join documents in order and cut them to blocks; a remainder that fills no block is dropped.
 
     Yields:

@@ -141,14 +141,14 @@ def blocks_of(
         MachineError: the disk is full.
     """
     try:
-        documents = TokenFile(folder)
-        documents.append(vocabulary.encode(texts))
-        lengths = documents.lengths
-        held_out = draw_held_out(lengths, spec.held_out, spec.seed)
-        parts = [
-            blocks_on_disk(cut_blocks(documents.documents(chosen), vocabulary.frame, spec.block_tokens), folder)
-            for chosen in (~held_out, held_out)
-        ]
+        with TokenFile(folder) as documents:
+            documents.append(vocabulary.encode(texts))
+            lengths = documents.lengths
+            held_out = draw_held_out(lengths, spec.held_out, spec.seed)
+            parts = [
+                blocks_on_disk(cut_blocks(documents.documents(chosen), vocabulary.frame, spec.block_tokens), folder)
+                for chosen in (~held_out, held_out)
+            ]
     except OSError as error:
         raise MachineError(
             f"{folder}: the token ids of the text cannot be written ({error.strerror or error}); set language.folder "

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,12 @@ class TokenFile:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)
         self._lengths = array("q")
+
+    def __enter__(self) -> "TokenFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def append(self, documents: Iterable[Iterable[int]]) -> None:
         """Write the token ids of some documents."""
@@ -64,7 +71,7 @@ def blocks_on_disk(blocks: Iterable[NDArray[np.int32]], folder: Path) -> NDArray
         return _mapped(file).reshape(-1, tokens)
 
 
-def _mapped(file: "tempfile._TemporaryFileWrapper[bytes]") -> NDArray[np.int32]:
+def _mapped(file: IO[bytes]) -> NDArray[np.int32]:
     """Return the content of a file of int32 as a memory map, which outlives the file."""
     file.flush()
     if not file.tell():

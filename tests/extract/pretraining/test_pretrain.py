@@ -384,17 +384,17 @@ def test_blocks_from_disk_are_those_of_all_documents_joined_at_once(most, monkey
     draw = np.random.default_rng(0)
     documents = [draw.integers(10, 99, length).tolist() for length in draw.integers(0, 30, 50)]
     frame, held_out = Frame((1,), (2,), (2, 3)), draw.random(50) < 0.3
-    file = TokenFile(tmp_path / "new")
-    file.append(iter(documents))
-    assert file.lengths.tolist() == [len(document) for document in documents]
-    for chosen in (held_out, ~held_out, np.zeros(50, bool)):
-        joined = [
-            token for document, keep in zip(documents, chosen, strict=True) if keep for token in [*document, 2, 3]
-        ]
-        wanted = [[1, *joined[start : start + 6], 2] for start in range(0, len(joined) - 5, 6)]
-        found = blocks_on_disk(cut_blocks(file.documents(chosen), frame, 8), tmp_path)
-        assert found.tolist() == wanted
-        assert found.shape == (len(wanted), 8)
+    with TokenFile(tmp_path / "new") as file:
+        file.append(iter(documents))
+        assert file.lengths.tolist() == [len(document) for document in documents]
+        for chosen in (held_out, ~held_out, np.zeros(50, bool)):
+            joined = [
+                token for document, keep in zip(documents, chosen, strict=True) if keep for token in [*document, 2, 3]
+            ]
+            wanted = [[1, *joined[start : start + 6], 2] for start in range(0, len(joined) - 5, 6)]
+            found = blocks_on_disk(cut_blocks(file.documents(chosen), frame, 8), tmp_path)
+            assert found.tolist() == wanted
+            assert found.shape == (len(wanted), 8)
     assert not list((tmp_path / "new").iterdir()), "the files have no name, so nothing is left of them"
 
 
