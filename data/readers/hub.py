@@ -7,7 +7,7 @@ from typing import Any
 
 from permafrost.data.corpora.records import CorpusError, Record
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.errors import first_line
+from permafrost.data.errors import MachineError, first_line
 from permafrost.data.readers.conll import TAGS
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import CorpusEntry
@@ -44,6 +44,13 @@ def _split_records(hub: str, name: str, rows: Any, reader: RecordReader, split: 
         features = rows.features or {}
         column = reader.columns[1] if reader.columns else next((name for name in TAGS if name in features), "")
         tag_names = tuple(getattr(getattr(features.get(column), "feature", None), "names", ()))
-    for number, fields in enumerate(rows, 1):
-        for record in reader.read_row((f"{hub}:{name}:{number}", fields), tag_names):
-            yield record.in_split(split)
+    number = 0
+    try:
+        for number, fields in enumerate(rows, 1):
+            for record in reader.read_row((f"{hub}:{name}:{number}", fields), tag_names):
+                yield record.in_split(split)
+    except OSError as error:  # of a stream
+        raise MachineError(
+            f"{hub}:{name}: reading broke off after {number:,} rows ({first_line(error)}); what was extracted is "
+            "stored, and the same command goes on from there."
+        ) from error

@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.errors import MachineError
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.readers.sources import find_files
 from permafrost.data.spec import SpecError
@@ -142,3 +143,22 @@ def test_distinct_texts_are_counted_exactly_up_to_a_number_and_then_estimated():
     assert not count.is_exact
     assert abs(count.count / 50_000 - 1) < 0.1
     assert str(count).startswith("about ")
+
+
+def test_a_network_that_goes_away_is_one_line_that_says_how_to_go_on(tmp_path, monkeypatch):
+    import datasets
+
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    write_parquet(folder / "train.parquet")
+    real = datasets.IterableDataset.__iter__
+
+    def broken(self: Any) -> Any:
+        for number, row in enumerate(real(self)):
+            if number == 20:
+                raise ConnectionError("no route to host")
+            yield row
+
+    monkeypatch.setattr(datasets.IterableDataset, "__iter__", broken)
+    with pytest.raises(MachineError, match=r"broke off after 20 rows .*; what was extracted is stored"):
+        list(stream_of(hub_spec(folder)))
