@@ -198,7 +198,7 @@ def _job_of(
     def job() -> "ExtractionJob":
         from permafrost.extract.job import ExtractionJob
 
-        return ExtractionJob(runner(), asked, progress, done.advance)
+        return ExtractionJob(runner(), asked, progress, done.advance, done.total)
 
     return job
 

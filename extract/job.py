@@ -44,13 +44,16 @@ class ExtractionJob:
         asked: CapturePlan,
         progress: Progress,
         advance: Callable[[int], None] | None = None,
+        all_texts: int | None = None,
     ) -> None:
         """Run nothing yet.
 
         Args:
             asked: the plan as it was written, before it was resolved; its prompt is recorded.
             advance: called with the number of texts of each pack; None shows a bar for each block.
+            all_texts: number of texts of all blocks, repeated and stored ones too, if it is known.
         """
+        self._all_texts = all_texts
         self.runner, self._asked, self._progress, self._advance = runner, asked, progress, advance
         self._bytes, self._largest = 0, 0.0
         self._checked: dict[str, tuple[int, ...]] = {}
@@ -173,14 +176,17 @@ class ExtractionJob:
                 f"{source.name}: {source.layers} layers of width {source.width}, {store.identity.compute_dtype} on "
                 f"{self.runner.backbone.device.type}; {count:,} texts, {about}{tokens_run:,} tokens, "
                 f"{about}{size / 1e6:,.1f} MB to {store.path}, in {store.identity.stored_dtype}"
-                + self._note_on_blocks(following)
+                + self._note_on_blocks(following, size / len(todo))
             )
         self._bytes += of_block
 
-    def _note_on_blocks(self, following: int) -> str:
+    def _note_on_blocks(self, following: int, bytes_of_text: float) -> str:
         if not self._advance:
             return ""
         which = "" if following else "; these are the first block"
+        if self._all_texts and not following:
+            most = bytes_of_text * self._all_texts / 1e6
+            which += f", all {self._all_texts:,} take about {most:,.1f} MB if none is stored or occurs twice"
         return f"{which}; in blocks of {self.runner.spec.block_texts:,} texts (extract.block_texts)"
 
 

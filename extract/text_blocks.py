@@ -57,7 +57,7 @@ class BlockProgress:
             block: the first one.
             label: of the bar.
         """
-        self.texts = self.read = 0
+        self.total, self.texts, self.read = total, 0, 0
         """Number of distinct texts in each of the blocks that are done, summed; and of texts read for them."""
 
         self._stack, self._advanced = ExitStack(), 0
