@@ -76,4 +76,4 @@ def _mapped(file: IO[bytes]) -> NDArray[np.int32]:
     file.flush()
     if not file.tell():
         return np.zeros(0, np.int32)  # an empty file cannot be mapped
-    return np.memmap(file, np.int32, "r")
+    return np.asarray(np.memmap(file, np.int32, "r"))
