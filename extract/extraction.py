@@ -92,14 +92,15 @@ class _Request:
         self._following = 0
 
     def count_missing(self, texts: Sequence[Text]) -> None:
-        """Count the texts of a list that the store lacks, so that their bytes are announced before the first one runs;
-        of texts that run in windows, a text counts as one.
+        """Count the texts of a list that the store lacks, so that their bytes are announced before the first one runs.
+
+        Two segments whose windows the store does not know count as one text.
         """
-        for block in text_blocks(texts, self._spec.block_texts):
-            with contextlib.suppress(StoreError):
+        for block in text_blocks(dict.fromkeys(texts), self._spec.block_texts):
+            try:
                 self._following += _count(self._missing(self.store.expand_windows(block.texts)[0]))
-                continue
-            self._following += len(block.texts)
+            except StoreError:
+                self._following += len(block.texts)
 
     def complete(self, block: TextBlock) -> None:
         """Run what the store lacks of a block."""

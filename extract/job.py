@@ -158,10 +158,10 @@ class ExtractionJob:
         size = round(of_block * share)
         about = "about " if following else ""
         if spec.max_bytes and self._bytes + size > spec.max_bytes:
-            taken = f"the latents take {about}{size:,} bytes" + f" more than the {self._bytes:,}" * bool(self._bytes)
+            before = f", those of the blocks before took {self._bytes:,}," if self._bytes else ""
             raise SpecError(
-                f"{taken} and extract.max_bytes = {spec.max_bytes:,}; ask for fewer layers or "
-                f"views, for fewer texts (corpus.limit), or raise extract.max_bytes. {safe}"
+                f"the latents take {about}{size:,} bytes{before} and extract.max_bytes = {spec.max_bytes:,}; ask for "
+                f"fewer layers or views, for fewer texts (corpus.limit), or raise extract.max_bytes. {safe}"
             )
         existing = next(path for path in (store.path, *store.path.parents) if path.exists())
         free = shutil.disk_usage(existing).free

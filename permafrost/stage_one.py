@@ -33,10 +33,9 @@ class BackboneProvider:
 
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """Return the latents of a plan for the texts of a corpus; texts that are not cached are extracted."""
-        texts = (
-            corpus.texts if len(corpus.texts) <= spec.block_texts else corpus.texts_by_row()
-        )  # the blocks of a stream
-        return extract(plan, texts, spec, progress)
+        if len(corpus.texts) <= spec.block_texts:
+            return extract(plan, corpus.texts, spec, progress)
+        return extract(plan, corpus.texts_by_row(), spec, progress)  # in the blocks of a stream of the same corpus
 
     def blocks(
         self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str

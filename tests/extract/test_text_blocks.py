@@ -1,10 +1,13 @@
 """Texts in blocks: the bits of one request, whatever is killed or repeated, and nothing of a block outlives it."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from permafrost.extract.capture import runner
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.extraction import extract, extract_together
 from permafrost.extract.text_blocks import text_blocks
+
+ROOT = Path(__file__).parents[2]
 
 WORDS = ["dog", "grass", "stove", "winter", "small", "brown", "runs", "over", "green", "then"]
 TEXTS = [f"{WORDS[i % 10]} {WORDS[i // 10 % 10]} {'runs ' * (i % 5)}{WORDS[i // 100]}" for i in range(220)]
@@ -168,6 +173,26 @@ def test_nothing_of_a_block_outlives_it(plan, spec, monkeypatch):
     assert alive[1:] == [(0, 1)] * (len(alive) - 1), "only the store of the last block is there"
 
 
+PROGRAM = """
+import resource, sys
+from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.extract.extraction import extract
+texts = (f"dog {' '.join('runs' for _ in range(i % 7))} {i}" for i in range(int(sys.argv[1])))
+plan = CapturePlan(backbone=sys.argv[2], layers=(-1,), max_tokens=32)
+extract(plan, texts, ExtractSpec(cache=sys.argv[3], device="cpu", block_texts=4000))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_a_block(tiny, tmp_path):
+    def peak(texts: int) -> int:
+        command = [sys.executable, "-c", PROGRAM, str(texts), str(tiny("bert")), str(tmp_path / str(texts))]
+        return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+    assert peak(80_000) < 1.1 * peak(8_000)
+
+
 def test_a_text_that_is_refused_in_a_later_block_leaves_the_earlier_ones(plan, spec):
     strict = replace(plan, truncation="refuse")
     texts = [*TEXTS[: 2 * BLOCK], "dog " * 60, *TEXTS[2 * BLOCK :]]
@@ -183,7 +208,7 @@ def test_bytes_are_refused_before_a_list_runs_and_block_by_block_for_a_stream(pl
     allowed = replace(spec, max_bytes=80_000)  # 120 texts of 4 layers, 32 dimensions, 4 bytes
     with pytest.raises(SpecError, match=r"about 11\d,\d{3} bytes .* Nothing was run"):
         extract(plan, TEXTS, allowed)
-    with pytest.raises(SpecError, match="the 150 texts of the blocks before it are stored"):
+    with pytest.raises(SpecError, match=r"of the blocks before took .* the 150 texts of the blocks before it are"):
         extract(plan, islice(TEXTS, None), allowed)
     with pytest.raises(SpecError, match="block_texts must be at least 1"):
         replace(spec, block_texts=0)
