@@ -235,7 +235,8 @@ class ExtractSpec:
 
     block_texts: int = 1 << 16
     """Number of distinct texts that are read, laid out in forward passes, run and committed together: memory is that of
-    a block, however many texts a corpus has. Texts of a causal backbone share computation within a block only."""
+    a block, however many texts a corpus has. Lower it for long documents, and it takes less. Texts of a causal backbone
+    share computation within a block only."""
 
     shard_bytes: int = 64 << 20
     """Bytes of latents held in memory before a shard is committed; a crash loses at most these."""
