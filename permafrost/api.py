@@ -35,6 +35,7 @@ from permafrost.user_data import Data, DataArguments, load_with_data
 if TYPE_CHECKING:  # these load torch or numpy
     from permafrost.data.corpora.corpus import Corpus
     from permafrost.data.store.store import PlanLatents
+    from permafrost.data.streams.texts import TextStream
     from permafrost.finished_run import FinishedRun
 
 __all__ = ["ablate", "extract", "load", "pretrain", "report", "run", "similarity", "study", "train"]
@@ -47,22 +48,22 @@ def extract(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
-) -> tuple[list["Corpus"], list["PlanLatents"]]:
+) -> tuple[list["Corpus | TextStream"], list["PlanLatents"]]:
     """Run stage one alone: extract the latents of every capture plan in a recipe that are not cached yet.
 
     Returns:
-        the corpora of the recipe, and the latents of each plan.
+        the corpora of the recipe, and the latents of each plan. Of a corpus with more than ``extract.block_texts``
+        texts a stream of them, which reads the files anew: it is never held in memory.
     """
     progress = display_of(progress)
     recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target))
     check_trainable(recipe_name, spec)
-    from permafrost.probes.variants.latent_workspace import LatentWorkspace
-    from permafrost.stage_one import PROVIDER, with_pretrained_backbone
+    from permafrost.stage_one import StreamWorkspace, with_pretrained_backbone
 
     spec = with_pretrained_backbone(recipe_name, spec, None, progress)
-    workspace = LatentWorkspace(PROVIDER, progress)
+    workspace, block_texts = StreamWorkspace(progress), spec.extract.block_texts
     task_recipes = [task for variant in spec.variant_recipes().values() for task in variant.task_recipes().values()]
-    corpora = {id(corpus): corpus for corpus in (workspace.corpus(task.corpus) for task in task_recipes)}
+    corpora = {id(corpus): corpus for corpus in (workspace.texts(task.corpus, block_texts) for task in task_recipes)}
     workspace.prepare(task_recipes)
     return list(corpora.values()), list(workspace.stored.values())
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Data = Union[str, Path, "pd.DataFrame", "datasets.Dataset", "datasets.DatasetDict", Sequence[Any], None]
-"""A file, a folder, the name of a corpus, the id of a hub data set; or rows: a pandas or ``datasets`` table, a list of
-dicts, of tuples or of texts. None: the corpus of the recipe."""
+"""A file, a folder, a pattern of files, the name of a corpus, the id of a hub data set; or rows: a pandas or
+``datasets`` table, a list of dicts, of tuples or of texts. None: the corpus of the recipe."""
 
 RECIPES: dict[Kind, str] = {
     "score": "pairs",
@@ -120,8 +120,9 @@ def source_of(data: Data, cache: str) -> dict[str, str]:
     if not isinstance(data, str | Path):
         return {"path": str(save_rows(data, Path(cache) / "data"))}
     from permafrost.data.readers.registry import CORPORA
+    from permafrost.data.readers.sources import is_glob
 
-    if Path(data).expanduser().exists():
+    if Path(data).expanduser().exists() or is_glob(Path(data)):
         return {"path": str(data)}
     if str(data) in CORPORA or (HUB_ID.fullmatch(str(data)) and not Path(data).suffix):
         return {"name": str(data)}

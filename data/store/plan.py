@@ -233,6 +233,11 @@ class ExtractSpec:
     batch_tokens: int = 0
     """Maximum number of tokens per forward pass, padding included; 0 chooses by device. Lower it if memory is short."""
 
+    block_texts: int = 1 << 16
+    """Number of distinct texts that are read, laid out in forward passes, run and committed together: memory is that of
+    a block, however many texts a corpus has. Lower it for long documents, and it takes less. Texts of a causal backbone
+    share computation within a block only."""
+
     shard_bytes: int = 64 << 20
     """Bytes of latents held in memory before a shard is committed; a crash loses at most these."""
 
@@ -256,6 +261,8 @@ class ExtractSpec:
             )
         if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
             raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
+        if self.block_texts < 1:
+            raise SpecError(f"block_texts must be at least 1, got {self.block_texts}.")
 
 
 def union_of_columns(all_columns: Iterable[Columns]) -> dict[str, tuple[int, ...]]:

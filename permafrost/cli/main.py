@@ -223,7 +223,7 @@ def extract_command(
         "stores": [str(plan.store.path) for plan in latents],
         "seconds": sum(plan.seconds for plan in latents),
         "texts": sum(corpus.text_count for corpus in corpora),
-        "texts_distinct": sum(len(corpus.texts) for corpus in corpora),
+        "texts_distinct": sum(corpus.texts_distinct for corpus in corpora),
         "texts_run": sum(plan.texts_run for plan in latents),
         "truncated": sum(plan.truncated for plan in latents),
     }
