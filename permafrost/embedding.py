@@ -122,7 +122,7 @@ def _run_embedder(path: Path, task: str, backbone: str) -> Embedder:
 
 def _backbone_embedder(name: str, settings: Sequence[str]) -> Embedder:
     recipe = parse(Recipe, override({"plan": {"backbone": name, "layers": [-1]}}, settings), "embed")
-    plan, spec = recipe.plan, recipe.extract
+    plan, spec = recipe.plan, recipe.extraction
     if len(plan.views) != 1 or TOKENS in plan.views:
         raise SpecError(f"embed takes one pooled view: set plan.views (--view) to one of {list(plan.views)}, or mean.")
     from permafrost.extract.resolved_plan import resolve_plan

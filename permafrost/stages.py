@@ -40,7 +40,7 @@ def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> E
     Args:
         loaded: the backbone of the run if it is in memory already.
     """
-    plan, spec = run.capture_plan(plan_name), run.recipe.extract
+    plan, spec = run.capture_plan(plan_name), run.recipe.extraction
     if run.backbone_folder:
         return Extractor(plan, spec, loaded)
     try:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from permafrost.data.machine import pick_device
 from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.digests import digest_of_parts
@@ -24,8 +25,9 @@ from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec, differences, origin
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.identity import compute_dtype, pick_device
+from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
@@ -40,12 +42,15 @@ HELD_OUT_SEED = 1 << 32
 """Added to the seed for the masks of held-out text."""
 
 
-def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None) -> LanguageModel:
+def pretrain(
+    spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None, device: str = "auto"
+) -> LanguageModel:
     """Pretrain a model and leave it in ``folder``, with its tokenizer; resume from a checkpoint if there is one.
 
     Args:
         texts: documents; each is learned from or held out as a whole.
         folder: where the model goes; if it holds the result of the same pretraining, that is returned.
+        device: as the setting ``device``; all GPUs take part, so it names none of several.
 
     Raises:
         InputError: the folder holds something else, its checkpoints are of another pretraining, the vocabulary does not
@@ -55,7 +60,13 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     progress, started = progress or NoProgress(), time.perf_counter()
     if folder.exists():
         return read_existing(spec, texts, folder)
-    vocabulary, device = read_vocabulary(spec, texts), pick_device("auto")
+    device = pick_device(device)
+    if device.startswith("cuda:"):
+        raise SpecError(
+            f'device = "{device}": all visible GPUs take part in the pretraining of a language model; set device = '
+            f'"cuda", and CUDA_VISIBLE_DEVICES={device.removeprefix("cuda:")} in the environment to choose one.'
+        )
+    vocabulary = read_vocabulary(spec, texts)
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
     source = origin(spec, vocabulary.digest, _texts_digest(texts), dtype)
     blocks, held_out = blocks_of(spec, vocabulary, texts)

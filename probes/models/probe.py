@@ -77,6 +77,11 @@ class Probe(nn.Module):
         """Widths that must be equal for probes to be stacked."""
         return max(self.layout.widths), self.encoder.code, self.features
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters and buffers."""
+        return self.center.device
+
     def _build_encoder(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
         if spec.encoder == "none":
@@ -96,7 +101,7 @@ class Probe(nn.Module):
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Give each member its own generator for dropout and noise."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         for name, module in self.named_modules():
             if isinstance(module, SeededRandom):
                 pairs = zip(generators, self._member_sizes(name), strict=True)
@@ -191,7 +196,7 @@ class Probe(nn.Module):
 
     def rebuild(self, layout: MemberLayout) -> Self:
         """Return a new probe of the same class and settings with another member layout."""
-        return type(self)(self.spec, layout, *self.sizes)
+        return type(self)(self.spec, layout, *self.sizes).to(self.device)
 
 
 def layout_for(

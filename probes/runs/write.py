@@ -210,7 +210,7 @@ def _save_probe(path: Path, fitted: FittedProbe, backbone_digests: Mapping[str, 
         "backbone": backbone_digests,
         "shared": shared,
     }
-    tensors = {name: tensor.contiguous() for name, tensor in probe.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in probe.state_dict().items()}
     if fitted.calibration:
         arrays = {f"{CALIBRATION}{name}": array for name, array in vars(fitted.calibration).items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

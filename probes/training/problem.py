@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -77,6 +78,11 @@ class TrainingProblem:
     private: bool = True
     """Whether each task has its own best state of the shared components; otherwise all have the one that is best by the
     mean of the tasks' metrics."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the trained parameters."""
+        return next(iter(self.named_parameters().values())).device
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trained parameters by name."""

@@ -73,7 +73,7 @@ def initial_probe(member: MemberConfig) -> Probe:
         by_layer = [member.pretrained.by_layer[layer] for layer in member.layers]
         mixer = {name: value[list(member.layers)] for name, value in member.pretrained.mixer.items()}
         probe.load_members(by_layer, [mixer])
-    return probe
+    return probe.to(inputs.device)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
