@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from permafrost.data.machine import pick_device
 from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.digests import digest_of_parts
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec, differences, origin
+from permafrost.data.machine import pick_device
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan

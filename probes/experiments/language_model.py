@@ -40,7 +40,8 @@ IDENTIFYING_FACTS = ("model", "steps", f"loss_last_{AVERAGED_STEPS}", "loss_held
 """Facts that two different pretrainings do not have in common."""
 
 Pretrain = Callable[[LanguageSpec, Sequence[str], Path, Progress, str], LanguageModel]
-"""Pretrain a model on documents, on a device, and write it to a folder; a model that exists is compared with the spec and loaded."""
+"""Pretrain a model on documents, on a device, and write it to a folder; a model that exists is compared with the spec
+and loaded."""
 
 
 @dataclass(frozen=True)

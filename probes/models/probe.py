@@ -196,7 +196,7 @@ class Probe(nn.Module):
 
     def rebuild(self, layout: MemberLayout) -> Self:
         """Return a new probe of the same class and settings with another member layout."""
-        return type(self)(self.spec, layout, *self.sizes).to(self.device)
+        return type(self)(self.spec, layout, *self.sizes)
 
 
 def layout_for(
@@ -224,7 +224,7 @@ def stack(probes: Sequence[Probe]) -> Probe:
     if len({probe.shape for probe in probes}) > 1:
         raise ValueError("probes side by side must have latents, codes and features of one largest width.")
     members = tuple(member for probe in probes for member in probe.layout.members)
-    stacked = probes[0].rebuild(replace(probes[0].layout, members=members))
+    stacked = probes[0].rebuild(replace(probes[0].layout, members=members)).to(probes[0].device)
     layers = [state for probe in probes for state in probe.layer_states()]
     stacked.load_members(layers, [state for probe in probes for state in probe.member_states()])
     return stacked
@@ -232,7 +232,7 @@ def stack(probes: Sequence[Probe]) -> Probe:
 
 def unstack(probe: Probe, member: int) -> Probe:
     """Return one member as a single probe, with its weights."""
-    single = probe.rebuild(replace(probe.layout, members=(probe.layout.members[member],)))
+    single = probe.rebuild(replace(probe.layout, members=(probe.layout.members[member],))).to(probe.device)
     states = zip(probe.layer_states(), probe.layout.member_of, strict=True)
     layers = [state for state, owner in states if owner == member]
     single.load_members(layers, [probe.member_states()[member]])

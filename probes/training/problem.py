@@ -93,6 +93,11 @@ class TrainingProblem:
             if (full_name := f"{component}.{name}") in self.member_of
         }
 
+    def owned_parameters(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Return each trained parameter, and its :attr:`member_of` on its device."""
+        named = self.named_parameters().items()
+        return [(parameter, self.member_of[name].to(parameter.device)) for name, parameter in named]
+
     def parameters_of(self, task: str) -> list[str]:
         """Return the names of the parameters that a task uses: all but those of other tasks."""
         others = tuple(f"{other}." for other in self.objectives if other != task)

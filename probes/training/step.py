@@ -33,7 +33,7 @@ class StepRunner:
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         named = problem.named_parameters()
         self.device = problem.device
-        self._clipped = [(parameter, problem.member_of[name].to(self.device)) for name, parameter in named.items()]
+        self._owned = problem.owned_parameters()
         self._shared = [parameter for name, parameter in named.items() if name.split(".")[0] in problem.shared]
         native = spec.compute_dtype == "auto" and native_bfloat16(str(self.device))
         self._bfloat16 = native or spec.compute_dtype == "bfloat16"
@@ -62,7 +62,7 @@ class StepRunner:
             group["lr"] = group["peak"] * factor
         self.optimizer.zero_grad()
         weights, cosines = self._backward(losses, measure_cosines)
-        clip_by_member(self._clipped, self.spec.clip, self.members)
+        clip_by_member(self._owned, self.spec.clip, self.members)
         self.optimizer.step()
         numbers = {task: loss.detach().float().reshape(-1) for task, loss in losses.items()}
         return {"losses": numbers, "weights": weights, "cosines": cosines}
@@ -83,7 +83,7 @@ class StepRunner:
     def _check_loss(self, task: str, loss: Tensor, step: int, total: int) -> None:
         if torch.isfinite(loss).all():
             return
-        wrong = float(loss[~torch.isfinite(loss)].reshape(-1)[0])
+        wrong = float(loss.detach()[~torch.isfinite(loss)].reshape(-1)[0])
         prefix = f"{task}: " if len(self.problem.objectives) > 1 else ""
         raise SpecError(
             f"{prefix}the training loss became {wrong} in step {step + 1} of {total}; lower "
@@ -175,7 +175,7 @@ def clip_by_member(parameters: Sequence[tuple[nn.Parameter, Tensor]], largest: f
     """Scale the gradient of each member down to a norm of ``largest``, over all parameters of the member.
 
     Args:
-        parameters: each with ``[first axis]``, the member that each index belongs to, on the device of the parameter.
+        parameters: as of :meth:`TrainingProblem.owned_parameters`.
     """
     pairs = [(parameter, member_of) for parameter, member_of in parameters if parameter.grad is not None]
     squares = torch.zeros(members, device=parameters[0][0].device)

@@ -158,15 +158,12 @@ def clipped(first: list[float], largest: float = 1.0) -> tuple[torch.Tensor, tor
     module.three.grad = torch.zeros(4, 3)
     module.three.grad[0, 0], module.three.grad[2, 2], module.three.grad[3, 1] = first[1], first[2], 0.4
     member_of = {"one": torch.arange(2), "three": torch.tensor([0, 1, 0, 1]), "untouched": torch.arange(2)}
-    clip_by_member(
-        TrainingProblem(
-            modules={"two": module},
-            member_of={f"two.{name}": owner for name, owner in member_of.items()},
-            objectives={},
-        ),
-        largest,
-        2,
+    problem = TrainingProblem(
+        modules={"two": module},
+        member_of={f"two.{name}": owner for name, owner in member_of.items()},
+        objectives={},
     )
+    clip_by_member(problem.owned_parameters(), largest, 2)
     return module.one.grad, module.three.grad
 
 
@@ -190,7 +187,7 @@ def test_the_norm_of_a_member_alone_is_clipped_as_torch_clips_it():
     torchs = [part.grad.clone() for part in toy.probe.parameters()]
     for part, gradient in zip(toy.probe.parameters(), expected, strict=True):
         part.grad = gradient.clone()
-    clip_by_member(toy.problem(), 0.5, 1)
+    clip_by_member(toy.problem().owned_parameters(), 0.5, 1)
     for part, gradient in zip(toy.probe.parameters(), torchs, strict=True):
         torch.testing.assert_close(part.grad, gradient)
         assert not torch.equal(part.grad, 0 * gradient)
