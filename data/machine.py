@@ -99,6 +99,12 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
+def check_device_here(name: str) -> None:
+    """Raise a :class:`SpecError` if this machine has no such device; "auto" needs none, and imports no torch."""
+    if name != "auto":
+        pick_device(name)
+
+
 @cache
 def package_version(package: str) -> str | None:
     """Return the version of an installed package; None if it is not installed."""
