@@ -77,7 +77,8 @@ def _recipe(data: Data, columns: Sequence[str], target: str, overrides: Sequence
     for assignment in overrides:
         if (table := assignment.partition("=")[0].partition(".")[0].strip()) not in TABLES:
             raise SpecError(
-                f"--set {assignment}: latents has device, and settings of {', '.join(TABLES[:-1])}, and no table '{table}'."
+                f"--set {assignment}: latents has device and settings of {', '.join(TABLES[:-1])}, and no table "
+                f"'{table}'."
             )
     given = parse(
         Recipe, override({}, [item for item in overrides if item.startswith(("extract.", "device="))]), "latents"

@@ -65,7 +65,7 @@ def train_group(
     }
     configs = [member.config for member in next(iter(group.values()))]
     seeds, named = [config.seed for config in configs], [config.named for config in configs]
-    problem = _training_problem(recipe, {task: members[0].config for task, members in group.items()}, probes, seeds)
+    problem = training_problem(recipe, {task: members[0].config for task, members in group.items()}, probes, seeds)
     result = fit(problem, recipe.train, seeds, progress, name, after_epoch, checkpoint, peak, named)
     members = {
         task: [
@@ -85,7 +85,7 @@ def _single_probes(probe: Probe) -> list[Probe]:
     return [unstack(probe, index).eval() for index in range(members)] if members > 1 else [probe]
 
 
-def _training_problem(
+def training_problem(
     recipe: Recipe, configs: Mapping[str, MemberConfig], probes: Mapping[str, Probe], seeds: Sequence[int]
 ) -> TrainingProblem:
     """Return what ``fit`` optimises.
