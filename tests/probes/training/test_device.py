@@ -1,13 +1,16 @@
 """One device: no step makes a tensor on another device than its inputs, and none waits for the device."""
 
+import ast
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from permafrost import probes
 from permafrost.probes.balancing.weighting import BALANCERS, make_balancer
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.probe import ProbeSpec
@@ -132,7 +135,7 @@ def on_meta(monkeypatch):
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "tags bilstm"])  # torch has no such LSTM there
 def test_a_step_reads_no_number_back_from_the_device(name, on_meta):
-    problem, recipe = problem_of(name, on_meta)
+    problem, _ = problem_of(name, on_meta)
     (objective,) = problem.objectives.values()
     orders = np.stack([np.arange(8)] * members_of(problem))
     loss = objective.loss(orders)
@@ -159,3 +162,56 @@ def balanced(name: str, device: torch.device) -> None:
 @pytest.mark.parametrize("name", BALANCERS)
 def test_a_balancer_computes_where_the_losses_are_and_waits_for_none(name, device):
     balanced(name, torch.device(device))
+
+
+ROOT = Path(probes.__file__).parents[1]
+STEP: dict[str, tuple[str, ...]] = {
+    "probes/balancing/*.py": (),
+    "probes/inputs/finetuned.py": ("text_states", "_run_distinct", "_run_blocks"),
+    "probes/inputs/latents.py": ("text_states", "_index"),
+    "probes/inputs/token_inputs.py": ("text_states", "token_states", "ragged", "padded"),
+    "probes/models/*.py": (),
+    "probes/objectives/base.py": ("loss",),
+    "probes/objectives/losses.py": (),
+    "probes/objectives/ranking.py": ("loss", "candidates"),
+    "probes/objectives/tokens.py": ("loss", "_word_logits", "_logits"),
+    "probes/training/encoder_pretraining.py": ("loss", "read", "logits"),
+    "probes/training/step.py": ("run", "_backward", "clip_by_member"),
+    "extract/finetuning/cut_model.py": ("forward", "run_row", "_run", "_tapped", "_model_inputs", "_any_ids"),
+    "extract/finetuning/finetuned_backbone.py": ("forward", "_states", "_pool"),
+    "extract/finetuning/varlen.py": (),
+}
+"""Files, and their functions, that a step runs; all functions of a file if none is named."""
+
+READS = {"cpu", "numpy", "item", "tolist", "to_numpy"}
+"""Calls that wait for the device."""
+
+ELSEWHERE = {
+    "devices.to_numpy": "it is what reads",
+    "gradients.projection_factors": "an order that is drawn on the CPU",
+    "pair_features.best_cosines": "of an array",
+    "finetuned._run_blocks": "of an array",
+    "probe._member_sizes": "before the training",
+    "shared_reads._index": "once, in the first step",
+    "shared_reads.source_layers": "once, in the first step",
+    "shared_reads.shared_reads": "before the training",
+    "token_inputs.ragged": "of an array",
+    "token_inputs.text_states": "of an array",
+    "varlen._make_row": "of an array",
+}
+"""Function -> why it may: no tensor of a step is read."""
+
+
+def reads_in(path: Path, names: Sequence[str]) -> Iterator[str]:
+    """The functions that read numbers back, as ``module.function``."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef) and (not names or node.name in names):
+            called = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
+            if READS & {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in called}:
+                yield f"{path.stem}.{node.name}"
+
+
+def test_no_function_of_a_step_reads_a_tensor_back():
+    assert all(list(ROOT.glob(pattern)) for pattern in STEP)
+    found = {read for pattern, names in STEP.items() for path in ROOT.glob(pattern) for read in reads_in(path, names)}
+    assert found == set(ELSEWHERE)
