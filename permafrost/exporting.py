@@ -79,10 +79,10 @@ def _recipe(data: Data, columns: Sequence[str], target: str, overrides: Sequence
             raise SpecError(
                 f"--set {assignment}: latents has device and settings of {', '.join(TABLES[:-1])}, and no table "
                 f"'{table}'."
+                f"'{table}'."
             )
-    given = parse(
-        Recipe, override({}, [item for item in overrides if item.startswith(("extract.", "device="))]), "latents"
-    )
+    places = [item for item in overrides if item.startswith(("extract.", "device="))]
+    given = parse(Recipe, override({}, places), "latents")
     check_device_here(given.device)
     corpus = DataArguments(data, columns, target, given.extract.cache).corpus_table(Recipe())
     recipe = with_found_corpora(parse(Recipe, override({"corpus": corpus}, overrides), "latents"), "")

@@ -15,7 +15,7 @@ from permafrost.probes.objectives.losses import LOSSES, log_variance
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.loop import fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem, order_indices
-from permafrost.probes.training.step import clip_by_member
+from permafrost.probes.training.step import StepRunner, clip_by_member
 
 ROWS, WIDTH = 200, 8
 SPEC = TrainSpec(epochs=20, batch_rows=16, learning_rate=0.02)
@@ -191,6 +191,19 @@ def test_the_norm_of_a_member_alone_is_clipped_as_torch_clips_it():
     for part, gradient in zip(toy.probe.parameters(), torchs, strict=True):
         torch.testing.assert_close(part.grad, gradient)
         assert not torch.equal(part.grad, 0 * gradient)
+
+
+def test_a_state_of_another_device_goes_on_with_generators_that_it_decides():
+    seen = []
+    for _ in range(2):
+        toy = Toy()
+        runner = StepRunner(toy.problem(), SPEC, 1)
+        state = runner.state_dict()
+        assert state["device"] == "cpu"
+        with torch.random.fork_rng(devices=[]):
+            runner.load_state_dict(state | {"device": "cuda", "torch": torch.arange(16, dtype=torch.uint8)})
+            seen.append(torch.rand(3))
+    assert torch.equal(*seen)
 
 
 @pytest.mark.parametrize(
