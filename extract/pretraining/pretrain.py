@@ -42,6 +42,16 @@ HELD_OUT_SEED = 1 << 32
 """Added to the seed for the masks of held-out text."""
 
 
+def _training_device(wanted: str) -> str:
+    device = pick_device(wanted)
+    if device.startswith("cuda:"):
+        raise SpecError(
+            f'device = "{device}": all visible GPUs take part in the pretraining of a language model; set device = '
+            f'"cuda", and CUDA_VISIBLE_DEVICES={device.removeprefix("cuda:")} in the environment to choose one.'
+        )
+    return device
+
+
 def pretrain(
     spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None, device: str = "auto"
 ) -> LanguageModel:
@@ -60,13 +70,7 @@ def pretrain(
     progress, started = progress or NoProgress(), time.perf_counter()
     if folder.exists():
         return read_existing(spec, texts, folder)
-    device = pick_device(device)
-    if device.startswith("cuda:"):
-        raise SpecError(
-            f'device = "{device}": all visible GPUs take part in the pretraining of a language model; set device = '
-            f'"cuda", and CUDA_VISIBLE_DEVICES={device.removeprefix("cuda:")} in the environment to choose one.'
-        )
-    vocabulary = read_vocabulary(spec, texts)
+    device, vocabulary = _training_device(device), read_vocabulary(spec, texts)
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
     source = origin(spec, vocabulary.digest, _texts_digest(texts), dtype)
     blocks, held_out = blocks_of(spec, vocabulary, texts)

@@ -30,8 +30,8 @@ MAX_STACKED_BYTES = 64 << 20
 """Maximum size of the latents that stacked members read per training step."""
 
 GPU_STACKED_PARAMETERS = 50_000_000
-""":data:`MAX_STACKED_PARAMETERS` on a GPU, where a batched product of full width costs little more than one of them. Not
-measured."""
+""":data:`MAX_STACKED_PARAMETERS` on a GPU, where a batched product of full width costs little more than one of them.
+Not measured."""
 
 GPU_STACKED_BYTES = 4 << 30
 """:data:`MAX_STACKED_BYTES` on a GPU, weights, gradients and moments of the optimizer included. Not measured."""
