@@ -16,15 +16,12 @@ from torch import Tensor, nn
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.store.block import Latents
 from permafrost.probes.config.columns import Column
-from permafrost.probes.models.devices import CPU, free_bytes, to_device
+from permafrost.probes.inputs.resident import fits
+from permafrost.probes.models.devices import CPU, to_device
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
 MEASURED_TEXTS = 500
 """Approximate number of texts of which tokens, or latents of trainable blocks, are measured for moments."""
-
-
-DEVICE_SHARE = 0.5
-"""Share of the free memory of a GPU that latents may take; else a step copies those of its rows."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,7 +134,7 @@ class PooledInputs(ProbeInputs):
         """As :meth:`ProbeInputs.to`; the latents move if they take at most half of the free memory."""
         if device == self.device:
             return self
-        moves = device.type == "cpu" or self.values.nbytes <= DEVICE_SHARE * free_bytes(device)
+        moves = fits(self.values.nbytes, device)
         return replace(self, device=device, values=to_device(self.values, device) if moves else self.values)
 
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
@@ -149,7 +146,7 @@ class PooledInputs(ProbeInputs):
         columns = np.moveaxis(texts, -1, 0)
         if reads.all_layers:
             return [to_device(self.values[:, self._index(column[0])], self.device) for column in columns]
-        in_place = reads.sources.device == self.values.device
+        in_place = reads.device == self.values.device
         layers = reads.sources if in_place else torch.tensor(reads.source_layers)
         return [
             to_device(self.values[layers[:, None], self._index(column[reads.row_orders])], self.device)

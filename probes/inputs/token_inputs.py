@@ -1,8 +1,9 @@
 """Token inputs: states of every token, read in batches; and reading inputs of either kind from latent stores."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column, view_name
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
+from permafrost.probes.inputs.resident import resident_states
 from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
@@ -32,6 +34,14 @@ class TokenInputs(ProbeInputs):
 
     read: Callable[[NDArray[np.int64], Sequence[int]], Tensor]
     """(indices of windows, indices of layers) -> ``[layer, token, width]``, in the stored precision."""
+
+    def to(self, device: torch.device) -> Self:
+        """As :meth:`ProbeInputs.to`; stored states move if they take at most half of the free memory."""
+        if device == self.device:
+            return self
+        stored = self.blocks is None and device.type != "cpu"
+        there = resident_states(self.read, self.tokens, len(self.columns), device) if stored else None
+        return replace(self, device=device, read=there or self.read)
 
     @torch.no_grad()
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from permafrost.data.ragged import concatenate_ranges
-from permafrost.probes.models.devices import CPU, to_device, to_numpy
+from permafrost.probes.models.devices import CPU, to_device
 
 
 @dataclass(frozen=True)
@@ -126,46 +126,51 @@ def _pad_tokens(states: TokenStates, longest: int) -> TokenStates:
 class SharedReads:
     """Distinct latents that the layers of a probe read, each fetched and multiplied once: layers and orders of rows."""
 
-    sources: Tensor
+    source_layers: tuple[int, ...]
     """``[distinct]``: index of the layer among the layers of the inputs."""
 
     row_orders: NDArray[np.int64]
     """``[distinct]``: index of the order of rows."""
 
-    index: Tensor | None
+    read_by: NDArray[np.int64] | None
     """``[layer]``: index of the distinct latents that the layer reads; None if it is ``0, 1, 2, ...``."""
 
     all_layers: bool
     """Whether the distinct latents are all layers of the inputs, in their order and in one order of rows."""
 
-    @cached_property
-    def source_layers(self) -> list[int]:
-        """``[distinct]``: :attr:`sources` as integers."""
-        layers: list[int] = self.sources.tolist()
-        return layers
+    device: torch.device
+    """Device of the probe."""
 
     @cached_property
-    def _index(self) -> NDArray[np.int64]:
-        return np.arange(len(self.sources)) if self.index is None else to_numpy(self.index)
+    def sources(self) -> Tensor:
+        """:attr:`source_layers` on the device."""
+        return to_device(np.array(self.source_layers, np.int64), self.device)
 
     @cached_property
-    def _layer_of(self) -> Tensor:
+    def index(self) -> Tensor | None:
+        """:attr:`read_by` on the device."""
+        return None if self.read_by is None else to_device(self.read_by, self.device)
+
+    @cached_property
+    def _reader_of(self) -> Tensor:
         """``[distinct]``: the last layer that reads the latents."""
-        layer = np.empty(len(self.sources), np.int64)
-        layer[self._index] = np.arange(len(self._index))
-        return to_device(layer, self.sources.device)
+        assert self.read_by is not None
+        reader = np.empty(len(self.source_layers), np.int64)
+        reader[self.read_by] = np.arange(len(self.read_by))
+        return to_device(reader, self.device)
 
     @cached_property
     def _slots(self) -> tuple[Tensor, int]:
         """``[layer]``, how many layers before it read the same latents; and the largest number of layers that do."""
-        counts = np.bincount(self._index, minlength=len(self.sources))
-        slot, order = np.empty_like(self._index), np.argsort(self._index, kind="stable")
+        assert self.read_by is not None
+        counts = np.bincount(self.read_by, minlength=len(self.source_layers))
+        slot, order = np.empty_like(self.read_by), np.argsort(self.read_by, kind="stable")
         slot[order] = concatenate_ranges(np.zeros_like(counts), counts)
-        return to_device(slot, self.sources.device), int(counts.max())
+        return to_device(slot, self.device), int(counts.max())
 
     def reduce(self, by_layer: Tensor) -> Tensor:
         """Reduce ``[layer, ...]``, equal for layers that read the same latents, to ``[distinct, ...]``."""
-        return by_layer if self.index is None else by_layer[self._layer_of]
+        return by_layer if self.index is None else by_layer[self._reader_of]
 
     def expand(self, x: Tensor) -> Tensor:
         """Expand ``[distinct, ...]`` to ``[layer, ...]``."""
@@ -197,7 +202,7 @@ def shared_reads(
     order_of_member = np.zeros(len(layout.members), np.int64) if orders is None else orders
     pairs = np.stack([order_of_member[layout.member_of.numpy()], np.array(layout.sources)], 1)
     distinct, index = np.unique(pairs, axis=0, return_inverse=True)
-    sources = to_device(np.ascontiguousarray(distinct[:, 1]), device)
+    sources, read_by = tuple(distinct[:, 1].tolist()), index.reshape(-1)
     same = len(distinct) == len(pairs) and bool((distinct == pairs).all())
-    all_layers = not distinct[:, 0].any() and distinct[:, 1].tolist() == list(range(len(layout.input_widths)))
-    return SharedReads(sources, distinct[:, 0], None if same else to_device(index.reshape(-1), device), all_layers)
+    all_layers = not distinct[:, 0].any() and sources == tuple(range(len(layout.input_widths)))
+    return SharedReads(sources, distinct[:, 0], None if same else read_by, all_layers, device)

@@ -86,14 +86,15 @@ def problem_of(name: str, device: torch.device | None = None, **changes: float) 
         corpus, members = CORPORA[kind](found), [(0, 1, 2, 3), (0, 1, 2, 3) if probe.mixer == "concat" else (1, 3)]
     weights = "balanced" if kind in ("class", "labels") else "none"
     recipe = Recipe(probe=replace(probe, **changes), train=replace(TRAIN, loss=loss, class_weights=weights))
-    configs = [member_config(recipe, found, corpus, seed, layers) for seed, layers in enumerate(members)]
+    seeds = [0, 1 if kind == "class" else 0][: len(members)]  # of one seed, they share what they read
+    configs = [member_config(recipe, found, corpus, *each) for each in zip(seeds, members, strict=True)]
     probes = [initial_probe(config) for config in configs]
     together = stack(probes) if len(probes) > 1 else probes[0]
     config = configs[0]
     if device:
         values = {"values": found.values.to(device)} if isinstance(found, PooledInputs) else {}
         config, together = replace(config, inputs=replace(found, device=device, **values)), together.to(device)
-    return training_problem(recipe, {"probe": config}, {"probe": together}, range(len(members))), recipe
+    return training_problem(recipe, {"probe": config}, {"probe": together}, seeds), recipe
 
 
 def members_of(problem: TrainingProblem) -> int:
@@ -192,8 +193,6 @@ ELSEWHERE = {
     "pair_features.best_cosines": "of an array",
     "finetuned._run_blocks": "of an array",
     "probe._member_sizes": "before the training",
-    "shared_reads._index": "once, in the first step",
-    "shared_reads.source_layers": "once, in the first step",
     "shared_reads.shared_reads": "before the training",
     "token_inputs.ragged": "of an array",
     "token_inputs.text_states": "of an array",
