@@ -76,8 +76,8 @@ class RowObjective(Objective):
         self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
     ) -> Tensor:
         """As :meth:`Objective.loss`."""
-        target = to_device(self.rows.targets[rows[orders]], self.inputs.device)
-        target = target.float() if target.is_floating_point() else target
+        target = torch.from_numpy(self.rows.targets[rows[orders]])
+        target = to_device(target.float() if target.is_floating_point() else target, self.inputs.device)
         prediction = probe(self.inputs.text_states(reads, self.rows.texts[rows]), reads)
         return LOSSES[loss_name](prediction, target, *self.weights)
 
