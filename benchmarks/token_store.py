@@ -16,13 +16,13 @@ import numpy as np
 
 from benchmarks.machine import clock, describe, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.machine import pick_device
 from permafrost.data.progress import NoProgress
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
-from permafrost.extract.backbones.identity import pick_device
 from permafrost.extract.job import ExtractionJob, stored_bytes
 from permafrost.extract.resolved_plan import resolve_plan
 

@@ -262,17 +262,19 @@ def report(path: Path | str, *others: Path | str, out: Path | str = "compare.htm
     return write_report(folders[0])
 
 
-def load(path: Path | str, task: str = "", backbone: str = "") -> "FinishedRun":
+def load(path: Path | str, task: str = "", backbone: str = "", device: str = "") -> "FinishedRun":
     """Load a finished run that can predict and be evaluated: all of its tasks, or the task that is named.
 
     Args:
         backbone: place of the run's backbone, a folder, a short name or a hub id, if it is not where it was; its
             weights and tokenizer must be those that the run was trained on.
+        device: where it predicts, as the setting ``device``; empty takes that of the run, or "auto" if this machine
+            has no such device.
     """
     RunFolder(Path(path), RunError)
     from permafrost.finished_run import FinishedRun
 
-    return FinishedRun(Path(path), task, backbone)
+    return FinishedRun(Path(path), task, backbone, device)
 
 
 def _select_variants(recipe: Recipe, only: Sequence[str], progress: Progress) -> Recipe:

@@ -15,6 +15,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import first_line
 from permafrost.data.files.column_names import split_of
+from permafrost.data.machine import check_device_here
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
 from permafrost.data.text import describe_value
@@ -100,6 +101,7 @@ def load_with_data(
 
     given = arguments.data is not None or arguments.columns or arguments.target
     recipe_name, recipe = load(name, overrides, corpus_table if given else None)
+    check_device_here(recipe.device)
     hint = hints[0] if hints else kind_of_corpus(recipe.corpus)
     recipe = with_found_corpora(recipe, hint)
     kind = kind_of_corpus(recipe.corpus)

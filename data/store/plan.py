@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from permafrost.data.machine import check_device
 from permafrost.data.plugin_registry import NAME, is_known, unknown_name
 from permafrost.data.plugins import Pooling
 from permafrost.data.spec import SpecError
@@ -223,7 +224,7 @@ class ExtractSpec:
     """Folder of the latent stores."""
 
     device: str = "auto"
-    """Device to run on: "cpu", "cuda", "cuda:1", ...; "auto" uses the GPU if there is one."""
+    """Device of the extraction, if it is not that of the recipe: as the setting device; "auto" is the recipe's."""
 
     device_map: Literal["", "auto"] = ""
     """Where the weights lie: empty puts all of them on the device; "auto" lets accelerate spread them over all GPUs,
@@ -252,6 +253,7 @@ class ExtractSpec:
     the free disk space."""
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if self.max_bytes < 0:
             raise SpecError(f"max_bytes must be 0 (the free disk space) or more, got {self.max_bytes}.")
         if self.device_map and self.device != "auto":

@@ -24,9 +24,11 @@ from permafrost.data.digests import PartsDigest
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec, differences, origin
+from permafrost.data.machine import pick_device
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.identity import compute_dtype, pick_device
+from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
 from permafrost.extract.pretraining.token_file import TokenFile, blocks_on_disk
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
@@ -42,12 +44,25 @@ HELD_OUT_SEED = 1 << 32
 """Added to the seed for the masks of held-out text."""
 
 
-def pretrain(spec: LanguageSpec, texts: Iterable[str], folder: Path, progress: Progress | None = None) -> LanguageModel:
+def _training_device(wanted: str) -> str:
+    device = pick_device(wanted)
+    if device.startswith("cuda:"):
+        raise SpecError(
+            f'device = "{device}": all visible GPUs take part in the pretraining of a language model; set device = '
+            f'"cuda", and CUDA_VISIBLE_DEVICES={device.removeprefix("cuda:")} in the environment to choose one.'
+        )
+    return device
+
+
+def pretrain(
+    spec: LanguageSpec, texts: Iterable[str], folder: Path, progress: Progress | None = None, device: str = "auto"
+) -> LanguageModel:
     """Pretrain a model and leave it in ``folder``, with its tokenizer; resume from a checkpoint if there is one.
 
     Args:
         texts: documents, which may be read anew; each is learned from or held out as a whole.
         folder: where the model goes; if it holds the result of the same pretraining, that is returned.
+        device: as the setting ``device``; all GPUs take part, so it names none of several.
 
     Raises:
         InputError: the folder holds something else, its checkpoints are of another pretraining, the vocabulary does not
@@ -57,7 +72,7 @@ def pretrain(spec: LanguageSpec, texts: Iterable[str], folder: Path, progress: P
     progress, started = progress or NoProgress(), time.perf_counter()
     if folder.exists():
         return read_existing(spec, texts, folder)
-    vocabulary, device = read_vocabulary(spec, texts), pick_device("auto")
+    device, vocabulary = _training_device(device), read_vocabulary(spec, texts)
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
     counted = _CountedTexts(texts)
     blocks, held_out = blocks_of(spec, vocabulary, counted, folder.parent)

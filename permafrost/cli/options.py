@@ -230,6 +230,11 @@ DropLeaksOption = Annotated[
 ]
 
 
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="Where to run: auto (the default), cpu, cuda, cuda:1 or mps.")
+]
+
+
 class CorpusArguments(TypedDict):
     """Arguments of the interface's functions that replace the corpus of a recipe."""
 
@@ -254,6 +259,7 @@ def recipe_overrides(
     strict: bool = False,
     backbone: str = "",
     drop_leaks: bool = False,
+    device: str = "",
 ) -> list[str]:
     """Return options as ``KEY=VALUE`` settings: those of ``--set``, then those with a name of their own.
 
@@ -267,6 +273,8 @@ def recipe_overrides(
         overrides.append("corpus.strict=true")
     if drop_leaks:
         overrides.append("corpus.drop_leaks=true")
+    if device:
+        overrides.append(f"device={device}")
     return overrides
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.language.spec import LanguageSpec
+from permafrost.data.machine import check_device
 from permafrost.data.spec import SpecError, assign, fingerprint, nearest, parse, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec
@@ -58,6 +59,11 @@ class Recipe:
     duration: str = ""
     """Measured duration of the whole experiment, printed at its start; empty for short ones."""
 
+    device: str = "auto"
+    """Device that everything runs on: "cpu", "cuda", "cuda:1" (the second GPU), or "mps"; "auto" is the GPU of CUDA or
+    ROCm if there is one, else the CPU. Latents stay in the memory of a GPU while a probe trains if they take at most
+    half of what is free there. It is no part of what is trained: checkpoints and run folders move between devices."""
+
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     plan: CapturePlan = field(default_factory=CapturePlan)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,6 +91,7 @@ class Recipe:
     similarity: SimilaritySpec = field(default_factory=SimilaritySpec)
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         plans = {name: _with_types(self.plan, table, f"[plans.{name}]") for name, table in self.plans.items()}
         object.__setattr__(self, "plans", plans)
         for task, tables in self.tasks.items():
@@ -145,7 +152,13 @@ class Recipe:
     def relevant_settings(self) -> "Recipe":
         """Return the recipe without the settings that change no weight and no figure."""
         train = replace(self.train, checkpoint_seconds=0.0, track=())
-        return replace(self, summary="", duration="", extract=ExtractSpec(), train=train)
+        return replace(self, summary="", duration="", device="auto", extract=ExtractSpec(), train=train)
+
+    @property
+    def extraction(self) -> ExtractSpec:
+        """Settings of the extraction, on the device of the recipe unless they name another."""
+        own = self.extract.device != "auto"
+        return self.extract if own or self.device == "auto" else replace(self.extract, device=self.device)
 
     def corpora(self) -> list[CorpusSpec]:
         """Return the specs of the corpora that a run reads, each once; a comparison of sentences reads none."""

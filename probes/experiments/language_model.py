@@ -39,8 +39,9 @@ AVERAGED_STEPS = 100
 IDENTIFYING_FACTS = ("model", "steps", f"loss_last_{AVERAGED_STEPS}", "loss_held_out", "seconds")
 """Facts that two different pretrainings do not have in common."""
 
-Pretrain = Callable[[LanguageSpec, Iterable[str], Path, Progress], LanguageModel]
-"""Pretrain a model on documents and write it to a folder; a model that exists is compared with the spec and loaded."""
+Pretrain = Callable[[LanguageSpec, Iterable[str], Path, Progress, str], LanguageModel]
+"""Pretrain a model on documents, on a device, and write it to a folder; a model that exists is compared with the spec
+and loaded."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def run_pretraining(
     check_language_model(name, recipe)
     folder = Path(spec.folder)
     exists = folder.exists()
-    model = pretrain(spec, open_documents(spec), folder, progress)
+    model = pretrain(spec, open_documents(spec), folder, progress, recipe.device)
     if exists:
         held_out = f", perplexity {model.perplexity:.2f} on held-out text" if model.perplexity else ""
         progress.note(f"{folder} is there already{held_out}: nothing to pretrain")

@@ -18,6 +18,7 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import PretrainingSpec
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.autoencoder import Autoencoder, squared_errors
+from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.layerwise import LayerwiseLinear, SeededRandom
 from permafrost.probes.models.pair_features import difference_features
 from permafrost.probes.models.probe import Probe
@@ -110,7 +111,7 @@ def _autoencoder_problem(
     """Return name and problem of a pretraining as an autoencoder, and the function that measures its errors."""
     train, held_out = _split_texts(spec, corpus, seed)
     model = _seeded_autoencoder(probe, seed)
-    widths = torch.tensor(probe.layout.widths)
+    widths = torch.tensor(probe.layout.widths, device=probe.device)
 
     def read(texts: NDArray[np.int64]) -> TextStates:
         return inputs.text_states(model.reads, texts[None, :, None])[0]
@@ -155,7 +156,7 @@ def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
         torch.manual_seed(seed + DISCARDED_SEED)
         model = Autoencoder(probe)
     probe.seed([seed])
-    generator = torch.Generator().manual_seed(seed + DISCARDED_SEED)
+    generator = torch.Generator(probe.device).manual_seed(seed + DISCARDED_SEED)
     for run, decoder in zip(model.decoder.runs, model.decoder.parts, strict=True):
         for module in decoder.modules():
             if isinstance(module, SeededRandom):
@@ -165,7 +166,7 @@ def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
 
 def _reconstruction_errors(model: Autoencoder, batches: Sequence[TextStates]) -> tuple[NDArray[np.floating], ...]:
     """Return norm, loss and unexplained variance as in :class:`LayerLoss`, ``[layer]`` each."""
-    probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources))
+    probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources), device=model.probe.device)
     normalized = [probe.normalize(batch, model.reads) for batch in batches]
     texts = sum(batch.shape[1] for batch in normalized)
     mean = torch.stack([batch.sum(1, keepdim=True) for batch in normalized]).sum(0) / texts
@@ -176,7 +177,7 @@ def _reconstruction_errors(model: Autoencoder, batches: Sequence[TextStates]) ->
         total[2] += (target - mean).square().sum((1, 2))
         total[3] += (target * probe.scale + probe.center).norm(dim=2).sum(1)
     unexplained = torch.where(total[2] > 0, total[1] / total[2], 0.0)
-    return (total[3] / texts).numpy(), (total[0] / texts).numpy(), unexplained.numpy()
+    return to_numpy(total[3] / texts), to_numpy(total[0] / texts), to_numpy(unexplained)
 
 
 def _class_problem(
@@ -192,9 +193,9 @@ def _class_problem(
     layers = len(inputs.columns)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + DISCARDED_SEED)
-        head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))
+        head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels)).to(probe.device)
     probe.seed([seed])
-    reads, targets = shared_reads(probe.layout), torch.from_numpy(train.targets)
+    reads, targets = shared_reads(probe.layout, device=probe.device), to_device(train.targets, probe.device)
 
     def logits(texts: NDArray[np.int64]) -> Tensor:
         first, second = (probe.encode(latents, reads) for latents in inputs.text_states(reads, texts[None]))
@@ -202,14 +203,14 @@ def _class_problem(
         return outputs
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        target = targets[rows[0]].expand(layers, -1)
+        target = targets[to_device(rows[0], targets.device)].expand(layers, -1)
         return nn.functional.cross_entropy(logits(train.texts[rows[0]]).transpose(1, 2), target, reduction="none").mean(
             1
         )
 
     def validate() -> dict[str, NDArray[np.floating]]:
         chunks = _chunks(np.arange(len(validation)))
-        predicted = np.concatenate([logits(validation.texts[rows]).argmax(-1).numpy() for rows in chunks], 1)
+        predicted = np.concatenate([to_numpy(logits(validation.texts[rows]).argmax(-1)) for rows in chunks], 1)
         return {"accuracy": np.asarray((predicted == validation.targets).mean(1))}
 
     indices = torch.arange(layers)

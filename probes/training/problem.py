@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -78,6 +79,11 @@ class TrainingProblem:
     """Whether each task has its own best state of the shared components; otherwise all have the one that is best by the
     mean of the tasks' metrics."""
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the trained parameters."""
+        return next(iter(self.named_parameters().values())).device
+
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trained parameters by name."""
         return {
@@ -86,6 +92,11 @@ class TrainingProblem:
             for name, parameter in module.named_parameters()
             if (full_name := f"{component}.{name}") in self.member_of
         }
+
+    def owned_parameters(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Return each trained parameter, and its :attr:`member_of` on its device."""
+        named = self.named_parameters().items()
+        return [(parameter, self.member_of[name].to(parameter.device)) for name, parameter in named]
 
     def parameters_of(self, task: str) -> list[str]:
         """Return the names of the parameters that a task uses: all but those of other tasks."""

@@ -45,7 +45,8 @@ def requests_of(recipe: Recipe) -> list[LatentRequest]:
     """Return the latents that a recipe of one task needs."""
     corpora = [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
     return [
-        LatentRequest(corpus, plan, recipe.extract) for plan, corpus in product(recipe.probe_plans().values(), corpora)
+        LatentRequest(corpus, plan, recipe.extraction)
+        for plan, corpus in product(recipe.probe_plans().values(), corpora)
     ]
 
 

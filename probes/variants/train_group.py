@@ -65,7 +65,7 @@ def train_group(
     }
     configs = [member.config for member in next(iter(group.values()))]
     seeds, named = [config.seed for config in configs], [config.named for config in configs]
-    problem = _training_problem(recipe, {task: members[0].config for task, members in group.items()}, probes, seeds)
+    problem = training_problem(recipe, {task: members[0].config for task, members in group.items()}, probes, seeds)
     result = fit(problem, recipe.train, seeds, progress, name, after_epoch, checkpoint, peak, named)
     members = {
         task: [
@@ -85,7 +85,7 @@ def _single_probes(probe: Probe) -> list[Probe]:
     return [unstack(probe, index).eval() for index in range(members)] if members > 1 else [probe]
 
 
-def _training_problem(
+def training_problem(
     recipe: Recipe, configs: Mapping[str, MemberConfig], probes: Mapping[str, Probe], seeds: Sequence[int]
 ) -> TrainingProblem:
     """Return what ``fit`` optimises.
@@ -105,7 +105,13 @@ def _training_problem(
         objectives={task: task_objective(probes[task], config, seeds, all_metrics) for task, config in configs.items()},
         order="joint" if schedule == "separate" else schedule,
         temperature=recipe.multitask.temperature,
-        balancer=_balancer(recipe, {task: config.problem.loss for task, config in configs.items()}, backbone, seeds[0]),
+        balancer=_balancer(
+            recipe,
+            {task: config.problem.loss for task, config in configs.items()},
+            backbone,
+            seeds[0],
+            next(iter(probes.values())).device,
+        ),
         shared=() if backbone is None else (BACKBONE,),
         absent=tuple(component for component in (BACKBONE, *recipe.tasks) if component not in modules),
         private=recipe.multitask.keep == "each",
@@ -125,7 +131,7 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     metrics = dict.fromkeys([problem.metric, *(problem.metrics if all_metrics else ())])
     probe.seed(seeds)
     orders = order_indices(seeds)
-    reads = shared_reads(probe.layout, orders)
+    reads = shared_reads(probe.layout, orders, probe.device)
     training = objective_of(probe, inputs, train, problem.weights, problem.task.kind == "rank")
     validation = objective_of(probe, inputs, scorer.rows)
 
@@ -163,7 +169,9 @@ def _member_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return member_of
 
 
-def _balancer(recipe: Recipe, losses: Mapping[str, str], backbone: nn.Module | None, seed: int) -> Balancer | None:
+def _balancer(
+    recipe: Recipe, losses: Mapping[str, str], backbone: nn.Module | None, seed: int, device: torch.device
+) -> Balancer | None:
     """Return the balancer of the tasks' losses; None if there is one task.
 
     Args:
@@ -180,4 +188,4 @@ def _balancer(recipe: Recipe, losses: Mapping[str, str], backbone: nn.Module | N
     ]
     generator = torch.Generator().manual_seed(seed)
     joint = recipe.multitask.schedule == "joint"
-    return make_balancer(recipe.balancing, losses, shared, joint, generator, recipe.tasks)
+    return make_balancer(recipe.balancing, losses, shared, joint, generator, recipe.tasks).to(device)
