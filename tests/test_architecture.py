@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.models": {"data", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},
-    "probes.inputs": {"data", "data.corpora", "data.store", "probes.config", "probes.models"},
+    "probes.inputs": {"data", "data.corpora", "data.scratch", "data.store", "probes.config", "probes.models"},
     "probes.figures": {"probes.config", "probes.metrics", "probes.results"},
     "probes.training": {
         "data",
@@ -216,6 +216,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost.display": {"data", "probes.reports", "probes.results"},
     "probes.tracking": {"data", "probes.config", "probes.results"},
     "data.code": set(),
+    "data.scratch": {"data", "data.store"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

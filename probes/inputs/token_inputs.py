@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
+from permafrost.data.scratch.latent_file import StoredLayers
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.store import LatentStore, PlanLatents
@@ -17,6 +18,7 @@ from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column, view_name
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
+from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
 POOLED_AT_ONCE = 512
@@ -77,8 +79,16 @@ def padded(states: Tensor, lengths: NDArray[np.int64]) -> TokenStates:
     return TokenStates(states[:, torch.from_numpy(index)], torch.from_numpy(mask))
 
 
-def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], columns: Sequence[Column]) -> ProbeInputs:
+def read_inputs(
+    stored: Mapping[str, PlanLatents],
+    texts: Sequence[Text],
+    columns: Sequence[Column],
+    limit: MemoryLimit | None = None,
+) -> ProbeInputs:
     """Return the latents of ``texts`` in ``columns``, from the store of each plan.
+
+    Args:
+        limit: how many bytes of pooled latents may be in memory; None allows any number.
 
     Raises:
         SpecError: tokens together with pooled latents, or tokens of two plans, which may truncate a text differently.
@@ -91,11 +101,13 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
             )
         reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns])
         return stored_tokens(reader.read, tokens, columns, reader.width)
-    parts = groupby(columns, lambda column: (column.plan, column.view))
-    return pooled_inputs(
-        [stored[plan].store.read(texts, view, [column.layer for column in group]) for (plan, view), group in parts],
-        columns,
-    )
+    parts = [
+        StoredLayers(stored[plan].store, view, tuple(column.layer for column in group))
+        for (plan, view), group in groupby(columns, lambda column: (column.plan, column.view))
+    ]
+    if limit and (on_disk := limit.on_disk(parts, texts, columns)):
+        return on_disk
+    return pooled_inputs([part.store.read(texts, part.view, part.layers) for part in parts], columns)
 
 
 def open_tokens(store: LatentStore, texts: Sequence[Text], layers: Sequence[int]) -> tuple[TokenReader, TokenIndex]:

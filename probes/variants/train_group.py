@@ -12,6 +12,7 @@ from permafrost.data.progress import Progress
 from permafrost.probes.balancing.base import Balancer
 from permafrost.probes.balancing.weighting import make_balancer
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.inputs.disk import reading_ahead
 from permafrost.probes.models.probe import Probe, stack, unstack
 from permafrost.probes.models.shared_reads import shared_reads
 from permafrost.probes.objectives.heads import objective_of
@@ -139,6 +140,7 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     return TaskObjective(
         loss=loss,
         validate=validate,
+        ahead=reading_ahead(inputs, reads, training.texts_read),
         rows=training.training_rows,
         batch_rows=config.recipe.train.batch_rows,
         smallest_batch=min_batch_rows(problem.loss),

@@ -10,6 +10,7 @@ from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import cached_states, finetuned_inputs
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider
 from permafrost.probes.inputs.token_inputs import read_inputs
 from permafrost.probes.tasks.registry import Problem, make_problem
@@ -72,9 +73,13 @@ class Workspace(LatentWorkspace):
             self.prepare([recipe])
             stored = self.plan_latents(recipe, spec)
             columns = resolve_columns(recipe.probe, {name: latents.columns for name, latents in stored.items()})
-            return read_inputs(stored, self.corpus(spec).texts, columns)
+            return read_inputs(stored, self.corpus(spec).texts, columns, self.memory_limit(recipe))
 
         return self._input_cache(key, read)
+
+    def memory_limit(self, recipe: Recipe) -> MemoryLimit:
+        """Return how many bytes of latents a recipe may read into memory."""
+        return MemoryLimit.of(recipe.train, recipe.extract, self.progress)
 
     def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> ProbeInputs:
         """Return what the recipe's probe reads of fine-tuned blocks; blocks are created if none are given.
