@@ -58,8 +58,10 @@ class StoredLayers:
     layers: tuple[int, ...]
 
     def fields(self) -> Iterator[tuple[int, str]]:
-        """Yield the width and the stored dtype of each layer."""
-        example = next(shard for shard in self.store.shards if self.view in shard.columns)
+        """Yield the width and the stored dtype of each layer; nothing if no shard holds the view."""
+        example = next((shard for shard in self.store.shards if self.view in shard.columns), None)
+        if example is None:
+            return
         stored = self.store.identity.stored_dtype
         dtype = "uint16" if stored == "bfloat16" else memory_dtype(stored).name
         yield from ((example.width(self.view), dtype) for _ in self.layers)

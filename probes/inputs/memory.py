@@ -36,7 +36,7 @@ class MemoryLimit:
         Args:
             parts: the layers of ``columns``, in their order.
         """
-        size = 4 * len(texts) * len(columns) * max(width for part in parts for width, _ in part.fields())
+        size = 4 * len(texts) * len(columns) * max((width for part in parts for width, _ in part.fields()), default=0)
         if size <= self.bytes:
             return None
         inputs = disk_inputs(self.folder, parts, texts, columns)
