@@ -5,6 +5,7 @@ They are the numbers of :class:`permafrost.probes.inputs.latents.PooledInputs`, 
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,52 +31,71 @@ class DiskInputs(ProbeInputs):
     """One vector for each text and layer, on disk in the stored precision; read in float32."""
 
     latents: LatentFile
-    ahead: ReadAhead = field(default_factory=ReadAhead)
+    _ahead: ReadAhead = field(init=False, default_factory=ReadAhead)
+    _spare: dict[Hashable, list[list[Tensor]]] = field(init=False, default_factory=dict)
+    """Tensors that are read into again: new ones for every batch would leave gaps in the memory of the process."""
 
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`ProbeInputs.pooled`."""
-        (states,) = self._read(np.array([layer]), np.zeros(1, np.int64), texts[None, :, None])
-        return states[0]
+        return self._read_layers([layer], texts)[0]
 
     def pooled_layers(self, texts: NDArray[np.int64]) -> Sequence[Tensor]:
         """As :meth:`ProbeInputs.pooled_layers`; each record is read once."""
-        layers = len(self.columns)
-        (states,) = self._read(np.arange(layers), np.zeros(layers, np.int64), texts[None, :, None])
-        return list(states)
+        return list(self._read_layers(range(len(self.columns)), texts))
 
     def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
         """As :meth:`ProbeInputs.text_states`, in any number of orders of rows."""
-        states: list[TextStates] = self.ahead.take(_key(reads, texts), lambda: self._states(reads, texts))
-        return states
+        states = self._ahead.take(_key(reads, texts))
+        if states is None:
+            return list(
+                self._fill(self._empty(len(reads.sources), texts), reads.sources.numpy(), reads.row_orders, texts)
+            )
+        copies: list[TextStates] = [values.clone() for values in states]
+        self._spare.setdefault((id(reads), texts.shape), []).append(states)
+        return copies
 
     def prefetch(self, reads: SharedReads, texts: NDArray[np.int64]) -> None:
         """Start to read what :meth:`text_states` will be asked for, in a thread."""
-        self.ahead.start(lambda: self._states(reads, texts), _key(reads, texts))
+        spare = self._spare.get((id(reads), texts.shape))
+        states = spare.pop() if spare else self._empty(len(reads.sources), texts)
+        self._ahead.start(
+            partial(self._fill, states, reads.sources.numpy(), reads.row_orders, texts), _key(reads, texts)
+        )
 
     def will_need(self, texts: NDArray[np.int64]) -> None:
         """Have the system read texts into its cache, whatever their order and shape, in their order on disk."""
         if texts.size:
-            self.ahead.start(lambda: self.latents.file.will_need(np.sort(texts, axis=None)))
+            self._ahead.start(lambda: self.latents.file.will_need(np.sort(texts, axis=None)))
 
     def end_prefetch(self) -> None:
         """Drop what was read ahead and not asked for, and end the thread."""
-        self.ahead.close()
+        self._ahead.close()
+        self._spare.clear()
 
-    def _states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
-        return list(self._read(reads.sources.numpy(), reads.row_orders, texts))
+    def _read_layers(self, layers: Sequence[int], texts: NDArray[np.int64]) -> Tensor:
+        """Return ``[layer, text, width]``."""
+        rows = texts[None, :, None]
+        (states,) = self._fill(self._empty(len(layers), rows), np.array(layers), np.zeros(len(layers), np.int64), rows)
+        return states
 
-    def _read(
-        self, sources: NDArray[np.int64], row_orders: NDArray[np.int64], texts: NDArray[np.int64]
+    def _empty(self, distinct: int, texts: NDArray[np.int64]) -> list[Tensor]:
+        make = torch.empty if set(self.widths) == {self.width} else torch.zeros
+        return [make(distinct, texts.shape[1], self.width) for _ in range(texts.shape[2])]
+
+    def _fill(
+        self,
+        states: list[Tensor],
+        sources: NDArray[np.int64],
+        row_orders: NDArray[np.int64],
+        texts: NDArray[np.int64],
     ) -> list[Tensor]:
-        """Return the latents of each text of a row, ``[distinct, row, width]``.
+        """Read the latents of each text of a row into ``[distinct, row, width]``.
 
         Args:
             sources, row_orders: ``[distinct]``: layer and order of rows.
             texts: ``[order, row, text of the row]``.
         """
         orders, rows, sides = texts.shape
-        make = torch.empty if set(self.widths) == {self.width} else torch.zeros
-        states = [make(len(sources), rows, self.width) for _ in range(sides)]
         size = max(1, READ_BYTES // (self.latents.file.record_bytes * orders * sides))
         for start in range(0, rows, size):
             distinct, inverse = np.unique(texts[:, start : start + size], return_inverse=True)

@@ -25,10 +25,10 @@ class ReadAhead:
         if key is not None:
             self._pending[key] = future
 
-    def take(self, key: Hashable, read: Callable[[], Any]) -> Any:
-        """Return the result of a queued read, or read now; an error of the read is raised here."""
+    def take(self, key: Hashable) -> Any:
+        """Return the result of a queued read, None if there is none; an error of the read is raised here."""
         future = self._pending.pop(key, None)
-        return read() if future is None else future.result()
+        return None if future is None else future.result()
 
     def close(self) -> None:
         """Drop what was not taken, and end the thread."""

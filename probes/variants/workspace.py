@@ -1,8 +1,11 @@
 """Workspace of an experiment: its corpora, their latents and the probe inputs made of them, each loaded once."""
 
+from pathlib import Path
+
 from torch import nn
 
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.machine import free_memory
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint
 from permafrost.data.store.layers import resolve_layers
@@ -79,7 +82,14 @@ class Workspace(LatentWorkspace):
 
     def memory_limit(self, recipe: Recipe) -> MemoryLimit:
         """Return how many bytes of latents a recipe may read into memory."""
-        return MemoryLimit.of(recipe.train, recipe.extract, self.progress)
+        most, cache = recipe.train.memory_bytes, self._input_cache
+
+        def room(size: int) -> int:
+            if most is None:
+                return free_memory() // 2
+            return cache.make_room(size, most) if isinstance(cache, InputCache) else most
+
+        return MemoryLimit(room, Path(recipe.extract.cache), self.progress)
 
     def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> ProbeInputs:
         """Return what the recipe's probe reads of fine-tuned blocks; blocks are created if none are given.
