@@ -88,7 +88,7 @@ def read_inputs(
     """Return the latents of ``texts`` in ``columns``, from the store of each plan.
 
     Args:
-        limit: how many bytes of pooled latents may be in memory; None allows any number.
+        limit: how many bytes of latents may be in memory; None allows any number.
 
     Raises:
         SpecError: tokens together with pooled latents, or tokens of two plans, which may truncate a text differently.
@@ -99,7 +99,7 @@ def read_inputs(
                 f"probe.inputs joins {view_name(columns)}: the view tokens cannot be combined with other views or with "
                 "other plans."
             )
-        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns])
+        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns], limit)
         return stored_tokens(reader.read, tokens, columns, reader.width)
     parts = [
         StoredLayers(stored[plan].store, view, tuple(column.layer for column in group))
@@ -110,10 +110,17 @@ def read_inputs(
     return pooled_inputs([part.store.read(texts, part.view, part.layers) for part in parts], columns)
 
 
-def open_tokens(store: LatentStore, texts: Sequence[Text], layers: Sequence[int]) -> tuple[TokenReader, TokenIndex]:
-    """Open a reader of the token states of some layers, window by window, and return the token index of the texts."""
+def open_tokens(
+    store: LatentStore, texts: Sequence[Text], layers: Sequence[int], limit: MemoryLimit | None = None
+) -> tuple[TokenReader, TokenIndex]:
+    """Open a reader of the token states of some layers, window by window, and return the token index of the texts.
+
+    If the states do not fit the limit, what is read of the files leaves the memory of the process after every batch.
+    """
     windows, starts = store.expand_windows(texts)
     reader = store.token_reader(windows, layers)
+    size = int(reader.lengths.sum()) * len(layers) * reader.width * 4
+    reader.keeps_no_pages = limit is not None and limit.room(size) < size
     return reader, reader.read(range(len(windows)), []).index(starts)
 
 

@@ -118,5 +118,6 @@ class Workspace(LatentWorkspace):
                 self._frozen_states[key] = self.provider.token_ids(recipe.plan, recipe.extract, texts)
             else:
                 self.prepare([recipe])
-                self._frozen_states[key] = cached_states(self.plan_latents(recipe, recipe.corpus)[""], texts)
+                (latents,) = self.plan_latents(recipe, recipe.corpus).values()
+                self._frozen_states[key] = cached_states(latents, texts, self.memory_limit(recipe))
         return self._frozen_states[key]

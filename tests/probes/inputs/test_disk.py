@@ -30,6 +30,7 @@ from permafrost.probes.training import row_order
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.encoder_pretraining import pretrain
 from permafrost.probes.training.step import StepRunner
+from permafrost.probes.variants.caches import InputCache
 from permafrost.probes.variants.members import initial_probe, stackable_groups
 from permafrost.probes.variants.train_group import train_group
 from tests.support.stored import both, limited, of_two_plans
@@ -242,3 +243,13 @@ def test_less_memory_than_a_batch_takes_is_refused(tmp_path):
     with pytest.raises(SpecError, match=expected):
         trained(recipe, memory, scored(memory))
     trained(replace(recipe, train=replace(recipe.train, memory="1024")), memory, scored(memory))
+
+
+def test_inputs_that_are_kept_make_room_for_others_and_those_in_use_count(tmp_path):
+    cache, sizes = InputCache(), inputs().values.nbytes
+    kept = cache("kept", inputs)
+    assert cache.make_room(sizes, 3 * sizes) == 2 * sizes
+    assert cache.make_room(sizes, sizes) == 0  # it is in use
+    del kept
+    assert cache("kept", inputs) is cache("kept", inputs)
+    assert cache.make_room(sizes, sizes) == sizes
