@@ -16,7 +16,7 @@ from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.losses import LOSSES
 
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 32 << 20
 """Maximum bytes of float32 latents that are read at once for predictions."""
 
 
