@@ -1,4 +1,4 @@
-"""This machine and its software: processor, number types that it computes natively, versions of packages."""
+"""This machine and its software: processor, number types that it computes natively, memory, versions of packages."""
 
 import ctypes
 import os
@@ -9,6 +9,14 @@ from functools import cache
 from pathlib import Path
 
 from permafrost.data.spec import SpecError
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Folder of the limits of a container."""
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+"""Unit of a size -> bytes."""
 
 PASSING_FACTS = ("processor", "cpu MHz", "bogomips", "apicid", "initial apicid", "core id", "physical id")
 """Lines of ``/proc/cpuinfo`` that change from time to time, or from one processor to the next."""
@@ -31,6 +39,35 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n", 1)[0].splitlines()
         facts += [line for line in lines if not line.startswith(PASSING_FACTS)]
     return "; ".join(facts)
+
+
+def free_memory() -> int:
+    """Return the bytes of main memory that this process may still allocate."""
+    import psutil  # most commands need none of it
+
+    available = int(psutil.virtual_memory().available)
+    try:
+        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # there is none, or no limit
+        return available
+    return min(most - used + int(counts.get("inactive_file", 0)), available)  # cached files give way
+
+
+def size_in_bytes(text: str, name: str) -> int:
+    """Return ``500MB``, ``1.5 GiB`` or plain bytes as a number of bytes; KB is 1,000 bytes, KiB 1,024.
+
+    Args:
+        name: of the option or setting, for the message.
+
+    Raises:
+        SpecError: ``text`` is no such size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", text.strip().upper())
+    size = round(float(match[1]) * UNITS[match[2] or ""]) if match else 0
+    if size < 1:
+        raise SpecError(f"{name} {text!r}: expected a size such as 500MB, 20GB or 1000000.")
+    return size
 
 
 def may_have_gpu() -> bool:

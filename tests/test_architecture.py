@@ -50,7 +50,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.models": {"data", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},
-    "probes.inputs": {"data", "data.corpora", "data.latents", "data.store", "probes.config", "probes.models"},
+    "probes.inputs": {
+        "data",
+        "data.corpora",
+        "data.latents",
+        "data.scratch",
+        "data.store",
+        "probes.config",
+        "probes.models",
+    },
     "probes.figures": {"probes.config", "probes.metrics", "probes.results"},
     "probes.training": {
         "data",
@@ -220,6 +228,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data.code": set(),
     "data.store.index": set(),
     "data.streams": {"data", "data.corpora", "data.files", "data.language", "data.readers"},
+    "data.scratch": {"data", "data.store", "data.store.index"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

@@ -20,7 +20,7 @@ from permafrost.probes.config.names import PROBE, TASK_NAME, UNTRAINED
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.config.study import StudySpec
-from permafrost.probes.config.train import PretrainingSpec, TrainSpec
+from permafrost.probes.config.train import OF_WHOLE_RUN, PretrainingSpec, TrainSpec
 
 RESERVED = ("backbone", "shared", PROBE)
 """Names that no task can have: components of a training, and the only task of a recipe, have them."""
@@ -102,8 +102,8 @@ class Recipe:
             for table, values in tables.items():
                 if table not in TASK_TABLES or not isinstance(values, dict):
                     raise SpecError(f"[tasks.{task}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
-            if "track" in tables.get("train", {}):
-                raise SpecError(f"[tasks.{task}]: train.track is of the whole run; set it in [train].")
+            if whole := [key for key in OF_WHOLE_RUN if key in tables.get("train", {})]:
+                raise SpecError(f"[tasks.{task}]: train.{whole[0]} is of the whole run; set it in [train].")
         self.task_recipes()
         object.__setattr__(self, "tasks", {task: self._typed_task(task) for task in self.tasks})
         for name in self.probe.inputs:
@@ -151,7 +151,7 @@ class Recipe:
 
     def relevant_settings(self) -> "Recipe":
         """Return the recipe without the settings that change no weight and no figure."""
-        train = replace(self.train, checkpoint_seconds=0.0, track=())
+        train = replace(self.train, checkpoint_seconds=0.0, track=(), memory="auto")
         return replace(self, summary="", duration="", device="auto", extract=ExtractSpec(), train=train)
 
     @property
@@ -219,8 +219,8 @@ def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
             raise SpecError(
                 f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARIABLE_TABLES)}."
             )
-        if key == "train.track":
-            raise SpecError(f"variant '{variant.name}': train.track is of the whole run; set it in [train].")
+        if key in [f"train.{name}" for name in OF_WHOLE_RUN]:
+            raise SpecError(f"variant '{variant.name}': {key} is of the whole run; set it in [train].")
         assign(tree, key, value)
     varied = parse(Recipe, tree, f"variant '{variant.name}'")
     before, after = _metrics(recipe), _metrics(varied)

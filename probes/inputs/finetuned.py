@@ -20,22 +20,24 @@ from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text, check_unsplit
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, single_order
+from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.providers import FrozenStates
 from permafrost.probes.inputs.token_inputs import TokenInputs, open_tokens
 from permafrost.probes.models.devices import CPU, to_device
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
 
-def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> FrozenStates:
+def cached_states(stored: PlanLatents, texts: Sequence[Text], limit: MemoryLimit | None = None) -> FrozenStates:
     """Return the cached states of texts: the layer at the cut, and the frozen layers that the probe also reads.
 
     Args:
         stored: latents of a plan that :meth:`FinetuneSpec.cached_plan` returns.
+        limit: how many bytes of them may be in memory; None allows any number.
 
     Raises:
         SpecError: a text of one segment is split into windows.
     """
-    reader, tokens = open_tokens(stored.store, texts, stored.columns[TOKENS])
+    reader, tokens = open_tokens(stored.store, texts, stored.columns[TOKENS], limit)
     check_unsplit(tokens.longest, stored.store.identity.max_tokens)
     return FrozenStates(tokens, lambda windows: (reader.read(windows).states, None))  # only embeddings use segments
 

@@ -20,6 +20,15 @@ from permafrost.probes.inputs.resident import fits
 from permafrost.probes.models.devices import CPU, to_device
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
+WHOLE_TEXTS = 1 << 16
+"""Maximum number of texts whose moments are computed at once; those of more are sums over parts."""
+
+SUMMED_TEXTS = 1 << 10
+"""Number of texts of such a part."""
+
+ROUNDING = 1e-12
+"""Share of the mean square below which a variance is a rounding error of a constant."""
+
 MEASURED_TEXTS = 500
 """Approximate number of texts of which tokens, or latents of trainable blocks, are measured for moments."""
 
@@ -74,6 +83,10 @@ class ProbeInputs(ABC):
             ValueError: tokens, or latents of trainable blocks, in more than one order of rows.
         """
 
+    def pooled_layers(self, texts: NDArray[np.int64]) -> Sequence[Tensor]:
+        """Return :meth:`pooled` of every layer."""
+        return [self.pooled(layer, texts) for layer in range(len(self.columns))]
+
     def token_states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
         """Return the token states of some windows, ``[layer, token, width]`` in float32, one window after another.
 
@@ -102,6 +115,8 @@ class ProbeInputs(ABC):
         if by_token or self.blocks is not None:
             texts = texts[:: max(1, len(texts) // MEASURED_TEXTS)]
         key = (texts.tobytes(), center, scale, by_token)
+        if key not in self._moments and len(texts) > WHOLE_TEXTS:
+            self._moments[key] = self._summed_moments(texts, center, scale)
         if key not in self._moments:
             pairs = [self._layer_moments(layer, texts, center, scale, by_token) for layer in range(len(self.widths))]
             means, deviations = zip(*pairs, strict=True)
@@ -121,6 +136,24 @@ class ProbeInputs(ABC):
         else:
             deviation = squares.mean(0, keepdim=True).sqrt()
         return mean, torch.where(deviation > 0, deviation, 1)
+
+    @torch.no_grad()
+    def _summed_moments(self, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
+        """Return the moments of many texts, part by part in float64: the same from memory and from disk."""
+        sums, squares = torch.zeros(2, len(self.widths), self.width, dtype=torch.float64)
+        for start in range(0, len(texts), SUMMED_TEXTS):
+            for layer, latents in enumerate(self.pooled_layers(texts[start : start + SUMMED_TEXTS])):
+                values = latents.double()
+                sums[layer] += values.sum(0)
+                squares[layer] += values.square_().sum(0)
+        means, square_means = (sums if center else sums * 0) / len(texts), squares / len(texts)
+        variances = square_means - means.square()
+        variances = torch.where(variances > square_means * ROUNDING, variances, 0)
+        if scale == "layer":
+            by_layer = [variance[:width].mean() for variance, width in zip(variances, self.widths, strict=True)]
+            variances = torch.stack(by_layer)[:, None]
+        deviations = variances.sqrt().float()[:, None]
+        return means.float()[:, None], torch.where(deviations > 0, deviations, 1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

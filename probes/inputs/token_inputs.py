@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
+from permafrost.data.scratch.latent_file import StoredLayers
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.store import LatentStore, PlanLatents
@@ -18,6 +19,7 @@ from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column, view_name
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
+from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.resident import resident_states
 from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
@@ -88,8 +90,16 @@ def padded(states: Tensor, lengths: NDArray[np.int64]) -> TokenStates:
     return TokenStates(states[:, to_device(index, states.device)], to_device(mask, states.device))
 
 
-def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], columns: Sequence[Column]) -> ProbeInputs:
+def read_inputs(
+    stored: Mapping[str, PlanLatents],
+    texts: Sequence[Text],
+    columns: Sequence[Column],
+    limit: MemoryLimit | None = None,
+) -> ProbeInputs:
     """Return the latents of ``texts`` in ``columns``, from the store of each plan.
+
+    Args:
+        limit: how many bytes of latents may be in memory; None allows any number.
 
     Raises:
         SpecError: tokens together with pooled latents, or tokens of two plans, which may truncate a text differently.
@@ -100,19 +110,28 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
                 f"probe.inputs joins {view_name(columns)}: the view tokens cannot be combined with other views or with "
                 "other plans."
             )
-        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns])
+        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns], limit)
         return stored_tokens(reader.read, tokens, columns, reader.width)
-    parts = groupby(columns, lambda column: (column.plan, column.view))
-    return pooled_inputs(
-        [stored[plan].store.read(texts, view, [column.layer for column in group]) for (plan, view), group in parts],
-        columns,
-    )
+    parts = [
+        StoredLayers(stored[plan].store, view, tuple(column.layer for column in group))
+        for (plan, view), group in groupby(columns, lambda column: (column.plan, column.view))
+    ]
+    if limit and (on_disk := limit.on_disk(parts, texts, columns)):
+        return on_disk
+    return pooled_inputs([part.store.read(texts, part.view, part.layers) for part in parts], columns)
 
 
-def open_tokens(store: LatentStore, texts: Sequence[Text], layers: Sequence[int]) -> tuple[TokenReader, TokenIndex]:
-    """Open a reader of the token states of some layers, window by window, and return the token index of the texts."""
+def open_tokens(
+    store: LatentStore, texts: Sequence[Text], layers: Sequence[int], limit: MemoryLimit | None = None
+) -> tuple[TokenReader, TokenIndex]:
+    """Open a reader of the token states of some layers, window by window, and return the token index of the texts.
+
+    If the states do not fit the limit, what is read of the files leaves the memory of the process after every batch.
+    """
     windows, starts = store.expand_windows(texts)
     reader = store.token_reader(windows, layers)
+    size = int(reader.lengths.sum()) * len(layers) * reader.width * 4
+    reader.keeps_no_pages = limit is not None and limit.room(size) < size
     return reader, reader.read(range(len(windows)), []).index(starts)
 
 

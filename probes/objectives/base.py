@@ -17,7 +17,7 @@ from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.losses import LOSSES
 
-CHUNK_BYTES = 256 << 20
+CHUNK_BYTES = 32 << 20
 """Maximum bytes of float32 latents that are read at once for predictions."""
 
 
@@ -46,6 +46,10 @@ class Objective(ABC):
     def training_rows(self) -> int:
         """Number of rows that batches are drawn from."""
         return len(self.rows)
+
+    def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return the texts ``[order, row, text of the row]`` that :meth:`loss` reads of a batch, read by read."""
+        return []
 
     @abstractmethod
     def predict(self, probe: Probe) -> NDArray[np.float32]:
@@ -78,8 +82,13 @@ class RowObjective(Objective):
         """As :meth:`Objective.loss`."""
         target = torch.from_numpy(self.rows.targets[rows[orders]])
         target = to_device(target.float() if target.is_floating_point() else target, self.inputs.device)
-        prediction = probe(self.inputs.text_states(reads, self.rows.texts[rows]), reads)
+        (texts,) = self.texts_read(rows)
+        prediction = probe(self.inputs.text_states(reads, texts), reads)
         return LOSSES[loss_name](prediction, target, *self.weights)
+
+    def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """As :meth:`Objective.texts_read`."""
+        return [self.rows.texts[rows]]
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return scores ``[member, row]`` or logits ``[member, row, class]``."""
@@ -120,5 +129,9 @@ def untrained_cosines(inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
     if len(rows) > chunk_size(inputs.width * 4) and (grid := candidate_grid(rows.texts)):
         blocks = ([inputs.pooled(layer, texts)[None] for texts in grid] for layer in layers)
         return np.concatenate([to_numpy(cosine_matrix(*block).flatten(1)) for block in blocks])
-    pairs = ([inputs.pooled(layer, column) for column in rows.texts.T] for layer in layers)
-    return to_numpy(torch.stack([cosines(first, second) for first, second in pairs]))
+    size = chunk_size(len(inputs.columns) * inputs.width * 4 * 2)
+    parts = []
+    for start in range(0, len(rows), size):
+        first, second = (inputs.pooled_layers(column) for column in rows.texts[start : start + size].T)
+        parts.append(torch.stack([cosines(*pair) for pair in zip(first, second, strict=True)]))
+    return to_numpy(torch.cat(parts, 1))

@@ -53,17 +53,20 @@ class RankObjective(RowObjective):
     ) -> Tensor:
         """As :meth:`Objective.loss`; ``rows`` are indices of relevant pairs."""
         assert isinstance(probe, ScoreProbe)
-        queries, candidates = self.relevant[rows, 0], self.candidates(rows)
+        texts = self.texts_read(rows)
+        queries, candidates = (part[:, :, 0] for part in texts)
         pairs = queries[:, :, None] * self.text_count + candidates[:, None]
         own = np.eye(queries.shape[1], candidates.shape[1], dtype=bool)
         excluded = to_device((np.isin(pairs, self.relevant_pairs) & ~own)[orders], self.inputs.device)
-        (query_states,), (candidate_states,) = (
-            self.inputs.text_states(reads, texts[:, :, None]) for texts in (queries, candidates)
-        )
+        (query_states,), (candidate_states,) = (self.inputs.text_states(reads, part) for part in texts)
         scores = probe.matrix(query_states, candidate_states, reads)
         scores = scores.masked_fill(excluded, -torch.inf)
         targets = torch.arange(queries.shape[1], device=scores.device)
         return LOSSES[loss_name](scores, targets.expand(len(scores), -1))
+
+    def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """As :meth:`Objective.texts_read`: the queries, then the candidates."""
+        return [texts[:, :, None] for texts in (self.relevant[rows, 0], self.candidates(rows))]
 
     def candidates(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the passages of relevant pairs ``[order, row]``, then their negatives: ``[order, candidate]``.

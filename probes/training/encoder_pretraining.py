@@ -16,6 +16,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import PretrainingSpec
+from permafrost.probes.inputs.disk import reading_ahead
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.autoencoder import Autoencoder, squared_errors
 from permafrost.probes.models.devices import to_device, to_numpy
@@ -27,6 +28,7 @@ from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.loop import MemberColumns, fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
+from permafrost.probes.training.row_order import BLOCK_ROWS
 
 CHUNK = 2048
 """Number of rows of a batch in validation."""
@@ -122,7 +124,7 @@ def _autoencoder_problem(
         return by_layer.mean(0, keepdim=True) if model.unified else by_layer
 
     def held_out_errors() -> tuple[NDArray[np.floating], ...]:
-        return _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])
+        return _reconstruction_errors(model, read, _chunks(held_out))
 
     def validate() -> dict[str, NDArray[np.floating]]:
         explained = 1 - held_out_errors()[-1]
@@ -134,10 +136,17 @@ def _autoencoder_problem(
             for column, *numbers in zip(inputs.columns, *held_out_errors(), strict=True)
         ]
 
+    objective = TaskObjective(
+        loss=loss,
+        validate=validate,
+        rows=len(train),
+        batch_rows=spec.train.batch_rows,
+        ahead=reading_ahead(inputs, model.reads, lambda rows: [train[rows][:, :, None]]),
+    )
     problem = TrainingProblem(
         modules={"autoencoder": model},
         member_of={f"autoencoder.{name}": members for name, members in model.member_of().items()},
-        objectives={"": TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)},
+        objectives={"": objective},
     )
     return "autoencoder", problem, measure
 
@@ -148,7 +157,10 @@ def _split_texts(spec: PretrainingSpec, corpus: Corpus, seed: int) -> tuple[NDAr
     held_out = max(2, round(spec.held_out * len(order)))
     if len(order) - held_out < 1:
         raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")
-    return order[held_out:], order[:held_out]
+    train = order[held_out:]
+    if len(train) > BLOCK_ROWS:
+        train.sort()  # rows that follow each other are then neighbours on disk
+    return train, order[:held_out]
 
 
 def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
@@ -164,14 +176,19 @@ def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
     return model
 
 
-def _reconstruction_errors(model: Autoencoder, batches: Sequence[TextStates]) -> tuple[NDArray[np.floating], ...]:
-    """Return norm, loss and unexplained variance as in :class:`LayerLoss`, ``[layer]`` each."""
+def _reconstruction_errors(
+    model: Autoencoder, read: Callable[[NDArray[np.int64]], TextStates], chunks: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.floating], ...]:
+    """Return norm, loss and unexplained variance as in :class:`LayerLoss`, ``[layer]`` each.
+
+    The texts are read twice, so that only a chunk of them is in memory.
+    """
     probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources), device=model.probe.device)
-    normalized = [probe.normalize(batch, model.reads) for batch in batches]
-    texts = sum(batch.shape[1] for batch in normalized)
-    mean = torch.stack([batch.sum(1, keepdim=True) for batch in normalized]).sum(0) / texts
-    for batch in batches:
-        squares, errors, target = squared_errors(model, batch)
+    texts = sum(map(len, chunks))
+    sums = [probe.normalize(read(chunk), model.reads).sum(1, keepdim=True) for chunk in chunks]
+    mean = torch.stack(sums).sum(0) / texts
+    for chunk in chunks:
+        squares, errors, target = squared_errors(model, read(chunk))
         total[0] += (errors * probe.scale).square().sum((1, 2))
         total[1] += squares.sum(1)
         total[2] += (target - mean).square().sum((1, 2))
@@ -216,7 +233,13 @@ def _class_problem(
     indices = torch.arange(layers)
     member_of = {f"probe.encoder.{name}": indices[run] for name, run in probe.encoder.layer_runs()}
     member_of |= {f"head.{name}": indices for name, _ in head.named_parameters()}
-    objective = TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)
+    objective = TaskObjective(
+        loss=loss,
+        validate=validate,
+        rows=len(train),
+        batch_rows=spec.train.batch_rows,
+        ahead=reading_ahead(inputs, reads, lambda rows: [train.texts[rows]]),
+    )
     problem = TrainingProblem(modules={"probe": probe, "head": head}, member_of=member_of, objectives={"": objective})
     return "pretraining on classes", problem, list
 

@@ -8,6 +8,7 @@ On the CPU, the same data, seed and machine give the same weights to the last bi
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,7 +26,7 @@ from permafrost.probes.training.best_state import BestStates, History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.log import StepRecord, TrainingLog, epoch_facts, on_cpu
 from permafrost.probes.training.peak_memory import PeakMemory
-from permafrost.probes.training.problem import Batches, TrainingProblem, check_problem
+from permafrost.probes.training.problem import Batches, TrainingProblem, check_problem, read_ahead
 from permafrost.probes.training.step import StepRunner
 
 AfterEpoch = Callable[[int, float], None]
@@ -164,14 +165,16 @@ class _Training:
                 progress.note(f"{self.name}: {component} is frozen after {self.epoch} epochs")
             groups.remember_weights()
         groups.set_modes()
-        for batch in islice(self.batches.epoch(), self.step, None) if groups.any_trainable else ():
-            index = self.epoch * self.batches.steps + self.step
-            self.records.append(self.runner.run(batch, index, self.total, self.step % EVERY_STEPS == 0))
-            self.step += 1
-            for listener in listeners:
-                listener(1)
-            if checkpoint and checkpoint.due():
-                checkpoint.save(self.state_dict())
+        rest = islice(self.batches.epoch(), self.step, None) if groups.any_trainable else iter(())
+        with closing(read_ahead(rest, self.problem.objectives)) as batches:
+            for batch in batches:
+                index = self.epoch * self.batches.steps + self.step
+                self.records.append(self.runner.run(batch, index, self.total, self.step % EVERY_STEPS == 0))
+                self.step += 1
+                for listener in listeners:
+                    listener(1)
+                if checkpoint and checkpoint.due():
+                    checkpoint.save(self.state_dict())
         self.records = on_cpu(self.records)
         self.runner.check_losses(self.records, self.epoch * self.batches.steps, self.total)
         self.runner.check_weights(self.epoch)

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.progress import Progress
+from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.base import Balancer
 from permafrost.probes.balancing.weighting import make_balancer
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.inputs.disk import reading_ahead
 from permafrost.probes.models.probe import Probe, stack, unstack
-from permafrost.probes.models.shared_reads import shared_reads
+from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.heads import objective_of
 from permafrost.probes.objectives.losses import min_batch_rows
 from permafrost.probes.training.checkpoint import Checkpoint
@@ -132,6 +134,7 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     probe.seed(seeds)
     orders = order_indices(seeds)
     reads = shared_reads(probe.layout, orders, probe.device)
+    _check_memory(config, reads, len(train))
     training = objective_of(probe, inputs, train, problem.weights, problem.task.kind == "rank")
     validation = objective_of(probe, inputs, scorer.rows)
 
@@ -145,10 +148,24 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     return TaskObjective(
         loss=loss,
         validate=validate,
+        ahead=reading_ahead(inputs, reads, training.texts_read),
         rows=training.training_rows,
         batch_rows=config.recipe.train.batch_rows,
         smallest_batch=min_batch_rows(problem.loss),
     )
+
+
+def _check_memory(config: MemberConfig, reads: SharedReads, rows: int) -> None:
+    """Raise a :class:`SpecError` if ``train.memory`` is less than the latents of one batch take."""
+    spec, inputs, most = config.recipe.train, config.inputs, config.recipe.train.memory_bytes
+    sides = config.problem.corpus.split("train").texts.shape[1]
+    tokens = 1.0 if inputs.tokens is None else float(inputs.tokens.lengths.mean())
+    size = round(min(spec.batch_rows, rows) * sides * tokens) * len(reads.sources) * inputs.width * 4
+    if most is not None and most < size:
+        raise SpecError(
+            f"train.memory = {spec.memory} is less than one batch of {spec.batch_rows} rows takes, {size:,} bytes: "
+            "raise it, or lower train.batch_rows."
+        )
 
 
 def _member_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -1,10 +1,12 @@
 """Workspace of an experiment: its corpora, their latents and the probe inputs made of them, each loaded once."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.machine import pick_device
+from permafrost.data.machine import free_memory, pick_device
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint
 from permafrost.data.store.layers import resolve_layers
@@ -12,6 +14,7 @@ from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import cached_states, finetuned_inputs
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider
 from permafrost.probes.inputs.token_inputs import read_inputs
 from permafrost.probes.models.devices import CPU
@@ -81,10 +84,21 @@ class Workspace(LatentWorkspace):
             self.prepare([recipe])
             stored = self.plan_latents(recipe, spec)
             columns = resolve_columns(recipe.probe, {name: latents.columns for name, latents in stored.items()})
-            return read_inputs(stored, self.corpus(spec).texts, columns)
+            return read_inputs(stored, self.corpus(spec).texts, columns, self.memory_limit(recipe))
 
         inputs, device = self._input_cache(key, read), device_of(recipe)
         return inputs if device == CPU else self._moved(f"{key} {device}", lambda: inputs.to(device))
+
+    def memory_limit(self, recipe: Recipe) -> MemoryLimit:
+        """Return how many bytes of latents a recipe may read into memory."""
+        most, cache = recipe.train.memory_bytes, self._input_cache
+
+        def room(size: int) -> int:
+            if most is None:
+                return free_memory() // 2
+            return cache.make_room(size, most) if isinstance(cache, InputCache) else most
+
+        return MemoryLimit(room, Path(recipe.extract.cache), self.progress)
 
     def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> ProbeInputs:
         """Return what the recipe's probe reads of fine-tuned blocks; blocks are created if none are given.
@@ -114,5 +128,6 @@ class Workspace(LatentWorkspace):
                 self._frozen_states[key] = self.provider.token_ids(recipe.plan, recipe.extract, texts)
             else:
                 self.prepare([recipe])
-                self._frozen_states[key] = cached_states(self.plan_latents(recipe, recipe.corpus)[""], texts)
+                (latents,) = self.plan_latents(recipe, recipe.corpus).values()
+                self._frozen_states[key] = cached_states(latents, texts, self.memory_limit(recipe))
         return self._frozen_states[key]
