@@ -16,14 +16,14 @@ import numpy as np
 
 from benchmarks.machine import clock, describe, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.machine import pick_device
 from permafrost.data.progress import NoProgress
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
-from permafrost.extract.backbones.identity import pick_device
-from permafrost.extract.job import run_missing, stored_bytes
+from permafrost.extract.job import ExtractionJob, stored_bytes
 from permafrost.extract.resolved_plan import resolve_plan
 
 
@@ -44,7 +44,7 @@ class Arm:
         store = LatentStore.at(self.folder, self.folder.name, self.identity)
         started = clock(device)
         missing = store.missing_columns(text_keys(texts), self.columns)
-        run_missing(self.runner, store, texts, missing, NoProgress())
+        ExtractionJob(self.runner, self.plan, NoProgress()).run(store, texts, missing)
         self.seconds.append(clock(device) - started)
         self.bytes = sum(path.stat().st_size for path in store.path.glob("*.h5"))
         tokens = self.runner.tokenize_and_pack(texts)[0]

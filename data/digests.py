@@ -37,7 +37,26 @@ def digest_of_stream(blocks: Iterable[bytes]) -> str:
 
 def digest_of_parts(parts: Iterable[bytes]) -> str:
     """Return the SHA-256 of byte strings as hex digits, each hashed with its length, so that their division counts."""
-    return digest_of_stream(len(part).to_bytes(8, "little") + part for part in parts)
+    running = PartsDigest()
+    for part in parts:
+        running.add(part)
+    return running.digest
+
+
+class PartsDigest:
+    """The digest of :func:`digest_of_parts`, of parts that come one by one."""
+
+    def __init__(self) -> None:
+        self._running = hashlib.sha256()
+
+    def add(self, part: bytes) -> None:
+        """Add the next part."""
+        self._running.update(len(part).to_bytes(8, "little") + part)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the parts so far, as hex digits."""
+        return self._running.hexdigest()
 
 
 def file_digest(file: Path | BinaryIO) -> str:

@@ -26,8 +26,11 @@ class Progress(Protocol):
     def note(self, message: str) -> None:
         """Show one line of text."""
 
-    def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show a progress bar over ``total`` steps; call the yielded function with the number of steps done."""
+    def bar(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        """Show a progress bar over ``total`` steps; call the yielded function with the number of steps done.
+
+        Without a total, which is not known of a stream, it counts the steps.
+        """
 
     def event(self, name: str, **facts: Any) -> None:
         """Record that something has happened, for programs that follow a command: ``extracted``, ``epoch``, ..."""
@@ -71,7 +74,7 @@ class NoProgress:
         """Ignore the message."""
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Yield a function that ignores the steps."""
         yield lambda steps: None
 

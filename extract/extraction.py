@@ -2,15 +2,17 @@
 
 What is missing is decided without torch: :mod:`permafrost.extract.job`, which runs it, is imported only then.
 
-Packs are laid out over the whole request before the store is looked up, and a shard holds whole packs. A run that was
-killed therefore repeats the same packs and gives the same bits, and no committed pack runs twice.
+Texts come in blocks of ``extract.block_texts``. Packs are laid out over a whole block before the store is looked up,
+and a shard holds whole packs. A run that was killed therefore repeats the same packs and gives the same bits, and no
+committed pack runs twice.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +24,27 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.plan import CapturePlan, Columns, ExtractSpec, union_of_columns
 from permafrost.data.store.store import LatentStore, PlanLatents
-from permafrost.data.text import Text
-from permafrost.extract.resolved_plan import resolve_plan
+from permafrost.data.text import Text, TextError
+from permafrost.extract.resolved_plan import ResolvedPlan, resolve_plan
+from permafrost.extract.text_blocks import NOTHING_RUN, BlockProgress, TextBlock, text_blocks
 from permafrost.extract.tokenization.token_ids import check_texts, refuse_long_texts
 
-if TYPE_CHECKING:  # loads torch
+if TYPE_CHECKING:  # these load torch
     from permafrost.extract.capture.runner import BackboneRunner
+    from permafrost.extract.job import ExtractionJob
+
+Groups = Sequence[tuple[Columns, Any]]
+"""Groups of texts that lack the same columns: those columns, and the indices of the texts."""
 
 
 def extract(
-    plan: CapturePlan, texts: Sequence[Text], spec: ExtractSpec | None = None, progress: Progress | None = None
+    plan: CapturePlan, texts: Iterable[Text], spec: ExtractSpec | None = None, progress: Progress | None = None
 ) -> PlanLatents:
     """Make the store of ``plan`` hold every column of the plan for ``texts``; run what is missing.
 
     Args:
-        texts: distinct texts; if the plan has windows, a text of two segments stands for all of its windows.
+        texts: a list, or a stream, which is read once, block by block; it has a length if it can be told in advance.
+            If the plan has windows, a text of two segments stands for all of its windows.
 
     Raises:
         InputError: the plan, the backbone or a text cannot be used.
@@ -44,29 +52,88 @@ def extract(
     """
     spec, progress = spec or ExtractSpec(), progress or NoProgress()
     started = time.perf_counter()
-    check_texts(plan, texts)
+    blocks = text_blocks(texts, spec.block_texts)
+    first = next(blocks)
+    check_texts(plan, first.texts)
     resolved = resolve_plan(plan, spec, progress=progress)
-    asked, plan = plan, resolved.plan
-    store = LatentStore.at(Path(spec.cache), plan.backbone, resolved.identity)
-    columns = plan.columns(resolved.source.layers)
-    windows: list[Text] | None = None
-    with contextlib.suppress(StoreError):  # it lacks a window of some text
-        windows = store.expand_windows(texts)[0]
-    texts_run = 0
-    if windows is None or store.missing_columns(text_keys(windows, store.identity.in_windows), columns):
-        from permafrost.extract.job import complete_store
-
-        texts_run = complete_store(resolved.runner(), store, texts, windows, columns, progress, asked)
-    truncated = store.count_truncated(texts)
-    if truncated and plan.truncation == "refuse":
-        refuse_long_texts(texts, store.lengths(texts), plan)
-    if spec.keep_texts:
-        from permafrost.data.latents.kept_texts import keep_texts  # loads pyarrow
-
-        keep_texts(store, store.expand_windows(texts)[0])
+    total = length_hint(texts, -1)
+    with BlockProgress(progress, None if total < 0 else total, first, f"{resolved.source.name} on texts") as done:
+        request = _Request(plan, resolved, spec, progress, done)
+        if isinstance(texts, Sequence) and not first.is_last:
+            request.count_missing(texts)
+        block: TextBlock | None = first
+        del first  # nothing of a block may outlive it
+        while block:
+            request.complete(block)
+            done.finish(block)
+            block = None if block.is_last else next(blocks)
     seconds = time.perf_counter() - started
-    _tell(progress, store, len(texts), texts_run, seconds)
-    return PlanLatents(store=store, columns=columns, texts_run=texts_run, truncated=truncated, seconds=seconds)
+    _tell(progress, request.store, done.read, request.texts_run, seconds)
+    return PlanLatents(
+        store=request.store,
+        columns=request.columns,
+        texts_run=request.texts_run,
+        truncated=request.truncated,
+        seconds=seconds,
+    )
+
+
+class _Request:
+    """A plan that is resolved, whose columns a store is to hold for block after block of texts."""
+
+    def __init__(
+        self, asked: CapturePlan, resolved: ResolvedPlan, spec: ExtractSpec, progress: Progress, done: BlockProgress
+    ) -> None:
+        self.columns = resolved.plan.columns(resolved.source.layers)
+        self.store = _store_of(resolved, spec)
+        self.texts_run = self.truncated = 0
+        self._asked, self._resolved, self._spec, self._done = asked, resolved, spec, done
+        self._job = _job_of(cache(resolved.runner), asked, progress, done)
+        self._following = 0
+
+    def count_missing(self, texts: Sequence[Text]) -> None:
+        """Count the texts of a list that the store lacks, so that their bytes are announced before the first one runs.
+
+        Two segments whose windows the store does not know count as one text.
+        """
+        for block in text_blocks(dict.fromkeys(texts), self._spec.block_texts):
+            try:
+                self._following += _count(self._missing(self.store.expand_windows(block.texts)[0]))
+            except StoreError:
+                self._following += len(block.texts)
+
+    def complete(self, block: TextBlock) -> None:
+        """Run what the store lacks of a block."""
+        self.store = _store_of(self._resolved, self._spec)  # no shard and no index outlives a block
+        try:
+            self._complete(block.texts)
+        except TextError as error:
+            if not self._done.texts:
+                raise
+            message = f"{str(error).removesuffix(NOTHING_RUN).rstrip()} {self._done.what_is_safe}"
+            raise TextError(message, error.text) from error
+
+    def _complete(self, texts: Sequence[Text]) -> None:
+        check_texts(self._asked, texts)
+        windows: list[Text] | None = None
+        with contextlib.suppress(StoreError):  # it lacks a window of some text
+            windows = self.store.expand_windows(texts)[0]
+        missing = None if windows is None else self._missing(windows)
+        self._following = max(0, self._following - (len(texts) if missing is None else _count(missing)))
+        if windows is None or missing:
+            settings = self._following, self._done.what_is_safe
+            self.texts_run += self._job().complete(self.store, texts, windows, self.columns, *settings)
+        truncated = self.store.count_truncated(texts)
+        if truncated and self._resolved.plan.truncation == "refuse":
+            refuse_long_texts(texts, self.store.lengths(texts), self._resolved.plan)
+        self.truncated += truncated
+        if self._spec.keep_texts:
+            from permafrost.data.latents.kept_texts import keep_texts  # loads pyarrow
+
+            keep_texts(self.store, self.store.expand_windows(texts)[0])
+
+    def _missing(self, windows: Sequence[Text]) -> Groups:
+        return self.store.missing_columns(text_keys(windows, self.store.identity.in_windows), self.columns)
 
 
 def extract_together(
@@ -89,7 +156,7 @@ def extract_together(
     views = tuple(dict.fromkeys(view for plan, _ in requests for view in plan.views))
     asked = replace(requests[0][0], views=views, layers="all")
     resolved = resolve_plan(asked, spec, progress=progress)
-    store = LatentStore.at(Path(spec.cache), resolved.plan.backbone, resolved.identity)
+    store = _store_of(resolved, spec)
     runner = cache(resolved.runner)
     requests_of_text: dict[Text, list[int]] = {}
     columns = list[Columns]()
@@ -103,14 +170,38 @@ def extract_together(
         for window in windows:
             requests_of_text.setdefault(window, []).append(len(columns))
         columns.append(wanted)
-    missing = _missing(store, requests_of_text, columns)
-    run = 0
-    if missing:
-        from permafrost.extract.job import run_missing
-
-        run = run_missing(runner(), store, list(requests_of_text), missing, progress, asked)
+    run, following = 0, 0
+    blocks = list(text_blocks(requests_of_text, spec.block_texts))
+    if len(blocks) > 1:
+        following = sum(_count(_missing_of(store, block.texts, requests_of_text, columns)) for block in blocks)
+    with BlockProgress(progress, len(requests_of_text), blocks[0], f"{resolved.source.name} on texts") as done:
+        job = _job_of(runner, asked, progress, done)
+        for block in blocks:
+            store = _store_of(resolved, spec)
+            if missing := _missing_of(store, block.texts, requests_of_text, columns):
+                following = max(0, following - _count(missing))
+                run += job().run(store, block.texts, missing, following, done.what_is_safe)
+            done.finish(block)
     _tell(progress, store, len(requests_of_text), run, time.perf_counter() - started)
     return run
+
+
+def _store_of(resolved: ResolvedPlan, spec: ExtractSpec) -> LatentStore:
+    return LatentStore.at(Path(spec.cache), resolved.plan.backbone, resolved.identity)
+
+
+def _job_of(
+    runner: "Callable[[], BackboneRunner]", asked: CapturePlan, progress: Progress, done: BlockProgress
+) -> "Callable[[], ExtractionJob]":
+    """Return a function that returns the job of a request, always the same one; the first call loads the backbone."""
+
+    @cache
+    def job() -> "ExtractionJob":
+        from permafrost.extract.job import ExtractionJob
+
+        return ExtractionJob(runner(), asked, progress, done.advance, done.total)
+
+    return job
 
 
 def _windows(store: LatentStore, texts: Sequence[Text], runner: "Callable[[], BackboneRunner]") -> list[Text]:
@@ -123,19 +214,26 @@ def _windows(store: LatentStore, texts: Sequence[Text], runner: "Callable[[], Ba
     return windowed(runner().backbone.tokenizer, texts, plan.token_limit, plan.overlap)[0]
 
 
-def _missing(
-    store: LatentStore, requests_of_text: Mapping[Text, Sequence[int]], columns: Sequence[Columns]
-) -> list[tuple[Columns, Any]]:
-    """Return groups of texts that lack the same columns: those columns, and the indices of the texts."""
+def _missing_of(
+    store: LatentStore,
+    texts: Sequence[Text],
+    requests_of_text: Mapping[Text, Sequence[int]],
+    columns: Sequence[Columns],
+) -> Groups:
+    """Return groups of texts that lack the same columns, of those that the requests of each text want."""
     groups: dict[tuple[int, ...], list[int]] = {}
-    for index, wanted in enumerate(requests_of_text.values()):
-        groups.setdefault(tuple(wanted), []).append(index)
-    texts, missing = list(requests_of_text), list[tuple[Columns, Any]]()
+    for index, text in enumerate(texts):
+        groups.setdefault(tuple(requests_of_text[text]), []).append(index)
+    missing = list[tuple[Columns, Any]]()
     for wanted, members in groups.items():
         keys = text_keys([texts[index] for index in members], store.identity.in_windows)
         union = union_of_columns(columns[request] for request in wanted)
         missing += [(lacking, np.array(members)[found]) for lacking, found in store.missing_columns(keys, union)]
     return missing
+
+
+def _count(groups: Groups) -> int:
+    return sum(len(members) for _, members in groups)
 
 
 def _tell(progress: Progress, store: LatentStore, texts: int, texts_run: int, seconds: float) -> None:

@@ -5,7 +5,8 @@ This is the half of an extraction that runs a model, with torch; what is missing
 
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.shard_writer import ShardWriter
+from permafrost.extract.text_blocks import NOTHING_RUN
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import windowed
 
@@ -33,93 +35,159 @@ Missing = Sequence[tuple[Columns, Any]]
 """Groups of texts that lack the same columns: those columns, and the indices of the texts."""
 
 
-def complete_store(
-    runner: BackboneRunner,
-    store: LatentStore,
-    texts: Sequence[Text],
-    windows: Sequence[Text] | None,
-    columns: Columns,
-    progress: Progress,
-    asked: CapturePlan,
-) -> int:
-    """Run what a store lacks of some columns, as :func:`run_missing`; return the number of texts that ran.
+class ExtractionJob:
+    """A loaded backbone that runs what stores lack, block by block; its self-check is done for the first one."""
 
-    Args:
-        windows: the texts, those of two segments window by window; None if the store does not know them all yet.
-        asked: as of :func:`run_missing`.
-    """
-    windows = windows or windowed(runner.backbone.tokenizer, texts, runner.plan.token_limit, runner.plan.overlap)[0]
-    missing = store.missing_columns(text_keys(windows, store.identity.in_windows), columns)
-    return run_missing(runner, store, windows, missing, progress, asked) if missing else 0
+    def __init__(
+        self,
+        runner: BackboneRunner,
+        asked: CapturePlan,
+        progress: Progress,
+        advance: Callable[[int], None] | None = None,
+        all_texts: int | None = None,
+    ) -> None:
+        """Run nothing yet.
 
+        Args:
+            asked: the plan as it was written, before it was resolved; its prompt is recorded.
+            advance: called with the number of texts of each pack; None shows a bar for each block.
+            all_texts: number of texts of all blocks, repeated and stored ones too, if it is known.
+        """
+        self._all_texts = all_texts
+        self.runner, self._asked, self._progress, self._advance = runner, asked, progress, advance
+        self._bytes, self._largest = 0, 0.0
+        self._checked: dict[str, tuple[int, ...]] = {}
+        self._read_back = list[Columns]()
 
-def run_missing(
-    runner: BackboneRunner,
-    store: LatentStore,
-    texts: Sequence[Text],
-    missing: Missing,
-    progress: Progress,
-    asked: CapturePlan,
-) -> int:
-    """Run the latents that a store lacks, and append them; return the number of texts that ran.
+    def complete(
+        self,
+        store: LatentStore,
+        texts: Sequence[Text],
+        windows: Sequence[Text] | None,
+        columns: Columns,
+        following: int = 0,
+        safe: str = NOTHING_RUN,
+    ) -> int:
+        """Run what a store lacks of some columns, as :meth:`run`; return the number of texts that ran.
 
-    Args:
-        asked: the plan as it was written, before it was resolved; its prompt is recorded.
+        Args:
+            windows: the texts, those of two segments window by window; None if the store does not know them all yet.
+        """
+        runner = self.runner
+        windows = windows or windowed(runner.backbone.tokenizer, texts, runner.plan.token_limit, runner.plan.overlap)[0]
+        missing = store.missing_columns(text_keys(windows, store.identity.in_windows), columns)
+        return self.run(store, windows, missing, following, safe) if missing else 0
 
-    Raises:
-        InputError: a text cannot be used, or the latents exceed ``extract.max_bytes``.
-        MachineError: the disk is full, memory is short, or the self-check failed.
-    """
-    tokens, packs = runner.tokenize_and_pack(texts, any(TOKENS in columns for columns, _ in missing))
-    todo = np.sort(np.concatenate([members for _, members in missing]))
-    _announce(runner, store, tokens, todo, missing, progress)
-    check = SelfCheck(runner, texts, tokens)
-    rounding = check.check_before_run(todo, union_of_columns(columns for columns, _ in missing))
-    progress.note(f"self-check: passed; {rounding}")
-    provenance = _provenance(runner, rounding.largest, asked)
-    run_lengths = tokens.run_lengths
-    expected = Eta(progress, int(run_lengths[todo].sum()), after=1.0)
-    with progress.bar(f"{runner.source.name} on texts", len(todo)) as advance:
-        for columns, members in missing:
-            tokens_per_text = float(tokens.viewed_lengths[members].mean())
-            read_back = ReadBack(check, columns)
-            runner.on_forward = read_back.watch
-            with ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer:
-                for indices, block in runner.blocks(packs, members, tokens, texts, columns):
-                    writer.add(block)
-                    expected.advance(int(run_lengths[indices].sum()))
-                    advance(len(block.keys))
-    return len(todo)
+    def run(
+        self, store: LatentStore, texts: Sequence[Text], missing: Missing, following: int = 0, safe: str = NOTHING_RUN
+    ) -> int:
+        """Run the latents that a store lacks, and append them; return the number of texts that ran.
 
+        Args:
+            following: number of texts that are known to be missing in later blocks: the bytes of all are announced.
+            safe: what is safe if the block is refused, a sentence.
 
-def _announce(
-    runner: BackboneRunner,
-    store: LatentStore,
-    tokens: TokenBatch,
-    todo: NDArray[np.int64],
-    missing: Missing,
-    progress: Progress,
-) -> None:
-    """Note the size of a run; refuse it if it takes more bytes than allowed, or than the disk has free."""
-    source, spec = runner.source, runner.spec
-    size = sum(stored_bytes(runner, tokens, columns, members) for columns, members in missing)
-    if spec.max_bytes and size > spec.max_bytes:
-        raise SpecError(
-            f"the latents take {size:,} bytes and extract.max_bytes = {spec.max_bytes:,}; ask for fewer layers or "
-            "views, for fewer texts (corpus.limit), or raise extract.max_bytes. Nothing was run."
-        )
-    existing = next(path for path in (store.path, *store.path.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if size > free:
-        raise MachineError(
-            f"{existing}: the latents take {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; set extract.cache to "
-            "another disk, or ask for fewer layers or views. Nothing was run."
-        )
-    progress.note(
-        f"{source.name}: {source.layers} layers of width {source.width}, {store.identity.compute_dtype} on "
-        f"{runner.backbone.device.type}; {len(todo):,} texts, {int(tokens.run_lengths[todo].sum()):,} tokens, "
-        f"{size / 1e6:,.1f} MB to {store.path}, in {store.identity.stored_dtype}"
-    )
+        Raises:
+            InputError: a text cannot be used, or the latents exceed ``extract.max_bytes``.
+            MachineError: the disk is full, memory is short, or the self-check failed.
+        """
+        runner = self.runner
+        tokens, packs = runner.tokenize_and_pack(texts, any(TOKENS in columns for columns, _ in missing))
+        todo = np.sort(np.concatenate([members for _, members in missing]))
+        self._announce(store, tokens, todo, missing, following, safe)
+        check = SelfCheck(runner, texts, tokens) if self._is_unchecked(missing) else None
+        if check:
+            self._check_before_run(check, todo, union_of_columns(columns for columns, _ in missing))
+        provenance = _provenance(runner, self._largest, self._asked)
+        run_lengths = tokens.run_lengths
+        with self._bar(len(todo), int(run_lengths[todo].sum())) as advance:
+            for columns, members in missing:
+                tokens_per_text = float(tokens.viewed_lengths[members].mean())
+                read_back = ReadBack(check, columns) if check and columns not in self._read_back else None
+                runner.on_forward = read_back.watch if read_back else None
+                with ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer:
+                    for indices, block in runner.blocks(packs, members, tokens, texts, columns):
+                        writer.add(block)
+                        advance(len(block.keys), int(run_lengths[indices].sum()))
+                if read_back:
+                    self._read_back.append(columns)
+        runner.on_forward = None  # it holds the texts of the block
+        return len(todo)
+
+    @contextmanager
+    def _bar(self, texts: int, tokens: int) -> Iterator[Callable[[int, int], None]]:
+        """Yield a function that is called with the texts of each pack, and the tokens that it ran."""
+        if shared := self._advance:
+            yield lambda ran, _: shared(ran)
+            return
+        expected = Eta(self._progress, tokens, after=1.0)
+        with self._progress.bar(f"{self.runner.source.name} on texts", texts) as advance:
+
+            def both(ran: int, ran_tokens: int) -> None:
+                expected.advance(ran_tokens)
+                advance(ran)
+
+            yield both
+
+    def _is_unchecked(self, missing: Missing) -> bool:
+        """Return whether some columns were not checked in an earlier block."""
+        return not all(columns in self._read_back for columns, _ in missing)
+
+    def _check_before_run(self, check: SelfCheck, todo: NDArray[np.int64], columns: Columns) -> None:
+        """Do the self-check, unless it was done with these columns in an earlier block."""
+        if all(set(layers) <= set(self._checked.get(view, ())) for view, layers in columns.items()):
+            return
+        rounding = check.check_before_run(todo, columns)
+        self._progress.note(f"self-check: passed; {rounding}")
+        self._largest = max(self._largest, rounding.largest)
+        self._checked = union_of_columns([self._checked, columns])
+
+    def _announce(
+        self,
+        store: LatentStore,
+        tokens: TokenBatch,
+        todo: NDArray[np.int64],
+        missing: Missing,
+        following: int,
+        safe: str,
+    ) -> None:
+        """Note the size of a run; refuse it if it takes more bytes than allowed, or than the disk has free."""
+        source, spec = self.runner.source, self.runner.spec
+        of_block = sum(stored_bytes(self.runner, tokens, columns, members) for columns, members in missing)
+        share = 1 + following / len(todo)
+        size = round(of_block * share)
+        about = "about " if following else ""
+        if spec.max_bytes and self._bytes + size > spec.max_bytes:
+            before = f", those of the blocks before took {self._bytes:,}," if self._bytes else ""
+            raise SpecError(
+                f"the latents take {about}{size:,} bytes{before} and extract.max_bytes = {spec.max_bytes:,}; ask for "
+                f"fewer layers or views, for fewer texts (corpus.limit), or raise extract.max_bytes. {safe}"
+            )
+        existing = next(path for path in (store.path, *store.path.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if size > free:
+            raise MachineError(
+                f"{existing}: the latents take {about}{size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; set "
+                f"extract.cache to another disk, or ask for fewer layers or views. {safe}"
+            )
+        if not self._bytes:
+            count, tokens_run = round(len(todo) * share), round(int(tokens.run_lengths[todo].sum()) * share)
+            self._progress.note(
+                f"{source.name}: {source.layers} layers of width {source.width}, {store.identity.compute_dtype} on "
+                f"{self.runner.backbone.device.type}; {count:,} texts, {about}{tokens_run:,} tokens, "
+                f"{about}{size / 1e6:,.1f} MB to {store.path}, in {store.identity.stored_dtype}"
+                + self._note_on_blocks(following, size / len(todo))
+            )
+        self._bytes += of_block
+
+    def _note_on_blocks(self, following: int, bytes_of_text: float) -> str:
+        if not self._advance:
+            return ""
+        which = "" if following else "; these are the first block"
+        if self._all_texts and not following:
+            most = bytes_of_text * self._all_texts / 1e6
+            which += f", all {self._all_texts:,} take about {most:,.1f} MB if none is stored or occurs twice"
+        return f"{which}; in blocks of {self.runner.spec.block_texts:,} texts (extract.block_texts)"
 
 
 def stored_bytes(runner: BackboneRunner, tokens: TokenBatch, columns: Columns, members: NDArray[np.int64]) -> int:

@@ -6,12 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from permafrost.data.machine import pick_device
 from permafrost.data.memo import Memo
 from permafrost.data.progress import Progress
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.file_digest import MEMO
-from permafrost.extract.backbones.identity import identify, pick_device
+from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.tokenization.prompt import resolve_prompt
 

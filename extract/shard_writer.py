@@ -26,17 +26,18 @@ class ShardWriter:
         provenance: Mapping[str, Any],
         spec: ExtractSpec,
         tokens_per_text: float,
-        check_first: Callable[[Path], None],
+        check_first: Callable[[Path], None] | None,
     ) -> None:
         """Start with an empty buffer.
 
         Args:
             tokens_per_text: expected mean, if the columns have the view ``tokens``; sizes the buffer.
-            check_first: called with the file of the first shard before it counts; if it raises, the shard does not.
+            check_first: called with the file of the first shard before it counts; if it raises, the shard does not;
+                None checks nothing.
         """
         self.store, self.columns, self.provenance, self.spec = store, columns, provenance, spec
         self._tokens_per_text = tokens_per_text
-        self._check: Callable[[Path], None] | None = check_first
+        self._check = check_first
         self._keys: list[NDArray[np.bytes_]] = []
         self._lengths: list[NDArray[np.int32]] = []
         self._counts: list[NDArray[np.int64]] = []

@@ -18,14 +18,19 @@ from permafrost.extract.extraction import extract
 
 
 def text_latents(
-    plan: CapturePlan, texts: Sequence[str], cache: Path | None, progress: Progress, keep_texts: bool = False
+    plan: CapturePlan,
+    texts: Sequence[str],
+    cache: Path | None,
+    progress: Progress,
+    keep_texts: bool = False,
+    device: str = "auto",
 ) -> dict[str, LatentArray]:
     """Return the latents of texts, view -> ``[layer, text, width]`` in the stored precision; read when they are used.
 
     Args:
         texts: repeated ones are run once.
         cache: folder of the latent stores; None keeps nothing.
-        keep_texts: as of :class:`ExtractSpec`.
+        keep_texts, device: as of :class:`ExtractSpec`.
 
     Raises:
         SpecError: there are no texts, or the plan has the view ``tokens``.
@@ -39,7 +44,8 @@ def text_latents(
     if keep_texts and cache is None:
         raise SpecError("keep_texts keeps texts in the cache, and cache is None: name a folder.")
     if cache is not None:
-        found = extract(plan, list(numbers), ExtractSpec(cache=str(cache), keep_texts=keep_texts), progress)
+        spec = ExtractSpec(cache=str(cache), keep_texts=keep_texts, device=device)
+        found = extract(plan, list(numbers), spec, progress)
         _note(plan, found.store.identity, progress)
         keys = text_keys(texts, found.store.identity.in_windows)
         return {
@@ -49,7 +55,7 @@ def text_latents(
     from permafrost.extract.extractor import Extractor  # loads torch, which stored latents do without
 
     with TemporaryDirectory(prefix="permafrost-") as folder:
-        extractor = Extractor(plan, ExtractSpec(cache=folder))
+        extractor = Extractor(plan, ExtractSpec(cache=folder, device=device))
         _note(plan, extractor.identity, progress)
         columns = plan.columns(extractor.backbone.source.layers)
         latents = extractor(list(numbers), columns)

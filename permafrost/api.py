@@ -35,6 +35,7 @@ from permafrost.user_data import Data, DataArguments, load_with_data
 if TYPE_CHECKING:  # these load torch or numpy
     from permafrost.data.corpora.corpus import Corpus
     from permafrost.data.store.store import PlanLatents
+    from permafrost.data.streams.texts import TextStream
     from permafrost.finished_run import FinishedRun
 
 __all__ = ["ablate", "extract", "load", "pretrain", "report", "run", "similarity", "study", "train"]
@@ -47,22 +48,22 @@ def extract(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
-) -> tuple[list["Corpus"], list["PlanLatents"]]:
+) -> tuple[list["Corpus | TextStream"], list["PlanLatents"]]:
     """Run stage one alone: extract the latents of every capture plan in a recipe that are not cached yet.
 
     Returns:
-        the corpora of the recipe, and the latents of each plan.
+        the corpora of the recipe, and the latents of each plan. Of a corpus with more than ``extract.block_texts``
+        texts a stream of them, which reads the files anew: it is never held in memory.
     """
     progress = display_of(progress)
     recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target))
     check_trainable(recipe_name, spec)
-    from permafrost.probes.variants.latent_workspace import LatentWorkspace
-    from permafrost.stage_one import PROVIDER, with_pretrained_backbone
+    from permafrost.stage_one import StreamWorkspace, with_pretrained_backbone
 
     spec = with_pretrained_backbone(recipe_name, spec, None, progress)
-    workspace = LatentWorkspace(PROVIDER, progress)
+    workspace, block_texts = StreamWorkspace(progress), spec.extract.block_texts
     task_recipes = [task for variant in spec.variant_recipes().values() for task in variant.task_recipes().values()]
-    corpora = {id(corpus): corpus for corpus in (workspace.corpus(task.corpus) for task in task_recipes)}
+    corpora = {id(corpus): corpus for corpus in (workspace.texts(task.corpus, block_texts) for task in task_recipes)}
     workspace.prepare(task_recipes)
     return list(corpora.values()), list(workspace.stored.values())
 
@@ -261,17 +262,19 @@ def report(path: Path | str, *others: Path | str, out: Path | str = "compare.htm
     return write_report(folders[0])
 
 
-def load(path: Path | str, task: str = "", backbone: str = "") -> "FinishedRun":
+def load(path: Path | str, task: str = "", backbone: str = "", device: str = "") -> "FinishedRun":
     """Load a finished run that can predict and be evaluated: all of its tasks, or the task that is named.
 
     Args:
         backbone: place of the run's backbone, a folder, a short name or a hub id, if it is not where it was; its
             weights and tokenizer must be those that the run was trained on.
+        device: where it predicts, as the setting ``device``; empty takes that of the run, or "auto" if this machine
+            has no such device.
     """
     RunFolder(Path(path), RunError)
     from permafrost.finished_run import FinishedRun
 
-    return FinishedRun(Path(path), task, backbone)
+    return FinishedRun(Path(path), task, backbone, device)
 
 
 def _select_variants(recipe: Recipe, only: Sequence[str], progress: Progress) -> Recipe:

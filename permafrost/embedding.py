@@ -79,13 +79,16 @@ class Neighbour:
     text: str
 
 
-def make_embedder(name: str, task: str, view: str, overrides: Iterable[str], backbone: str = "") -> Embedder:
+def make_embedder(
+    name: str, task: str, view: str, overrides: Iterable[str], backbone: str = "", device: str = ""
+) -> Embedder:
     """Return what embeds: the probe of a run if ``name`` is a run folder, else the last layer of a backbone.
 
     Args:
         task: of a run with several.
         view: of a backbone; empty takes that of ``plan.views``.
         overrides: settings of the tables plan and extract, for a backbone.
+        device: as the setting ``device``.
         backbone: place of the backbone of a run, as of :func:`permafrost.api.load`.
 
     Raises:
@@ -95,21 +98,21 @@ def make_embedder(name: str, task: str, view: str, overrides: Iterable[str], bac
     if (Path(name) / RECORD).is_file():
         if settings:
             raise SpecError(f"{name} is a run, which embeds with its own settings: leave {settings[0]} out.")
-        return _run_embedder(Path(name), task, backbone)
+        return _run_embedder(Path(name), task, backbone, device)
     if Path(name).parent.name and Path(name).parent.is_dir() and not Path(name).exists():
         raise InputError(f"{name}: there is no such run folder, and no folder of a model.")
     if backbone:
         raise SpecError(f"--backbone {backbone}: {name} is no run folder, and is the backbone itself: leave it out.")
     if task:
         raise SpecError(f"--task {task}: {name} is no run folder, and a backbone has no tasks.")
-    return _backbone_embedder(name, settings)
+    return _backbone_embedder(name, [*settings, *([f"device={device}"] if device else [])])
 
 
-def _run_embedder(path: Path, task: str, backbone: str) -> Embedder:
+def _run_embedder(path: Path, task: str, backbone: str, device: str) -> Embedder:
     from permafrost.api import load
     from permafrost.probes.prediction.embedding import describe_vectors
 
-    predictor = load(path, task, backbone)
+    predictor = load(path, task, backbone, device)
     task = predictor.task_to_embed(task)
     meaning = describe_vectors(predictor.tasks[task])
 
@@ -122,7 +125,7 @@ def _run_embedder(path: Path, task: str, backbone: str) -> Embedder:
 
 def _backbone_embedder(name: str, settings: Sequence[str]) -> Embedder:
     recipe = parse(Recipe, override({"plan": {"backbone": name, "layers": [-1]}}, settings), "embed")
-    plan, spec = recipe.plan, recipe.extract
+    plan, spec = recipe.plan, recipe.extraction
     if len(plan.views) != 1 or TOKENS in plan.views:
         raise SpecError(f"embed takes one pooled view: set plan.views (--view) to one of {list(plan.views)}, or mean.")
     from permafrost.extract.resolved_plan import resolve_plan
@@ -134,7 +137,7 @@ def _backbone_embedder(name: str, settings: Sequence[str]) -> Embedder:
         raise SpecError(f"embed takes one layer: set plan.layers to one of {list(layers)}.")
 
     def reader(texts: Sequence[str], progress: Progress) -> Callable[[int, int], Vectors]:
-        latents: LatentArray = text_latents(plan, texts, Path(spec.cache), progress)[plan.views[0]]
+        latents: LatentArray = text_latents(plan, texts, Path(spec.cache), progress, device=spec.device)[plan.views[0]]
         return lambda start, stop: np.asarray(latents[0, start:stop], np.float32)
 
     identity = {"identity": plain(resolved.identity), "view": plan.views[0], "layer": layers[0]}

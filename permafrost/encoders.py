@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from permafrost.data.machine import check_device_here
 from permafrost.data.progress import Progress, ProgressOption
 from permafrost.display.choose import display_of
 from permafrost.named_runs import IfDone, PlannedRun
@@ -37,6 +38,7 @@ def pretrain(
     """
     recipe_name, spec = load_recipe(recipe, overrides)
     check_language_model(recipe_name, spec)
+    check_device_here(spec.device)
     runs = checked_folder(runs)
     from permafrost.extract.pretraining.pretrain import pretrain as pretrain_model
     from permafrost.probes.experiments.language_model import run_pretraining
@@ -64,6 +66,7 @@ def similarity(
         InputError: there are fewer than two sentences, one is empty, or no backbone can be located.
     """
     recipe_name, spec = load_recipe("similarity", overrides)
+    check_device_here(spec.device)
     spec = replace(spec, similarity=with_arguments(spec.similarity, texts, backbones, pooling))
     return compare(recipe_name, spec, runs, display_of(progress))
 

@@ -32,11 +32,11 @@ from permafrost.probes.results.read_result import read_result
 from permafrost.probes.results.run_folder import RunError, RunFolder, checked_folder
 from permafrost.probes.runs.load import load_tasks
 from permafrost.stage_one import PROVIDER
-from permafrost.stages import check_backbone, with_backbone
+from permafrost.stages import check_backbone, with_backbone, with_device
 from permafrost.user_data import Data, DataArguments, kind_of_corpus
 
-SETTABLE = ("corpus", "extract")
-"""Tables of a recipe whose keys an evaluation can set."""
+SETTABLE = ("corpus", "extract", "device")
+"""Tables and keys of a recipe that an evaluation can set."""
 
 
 def evaluate(
@@ -70,7 +70,7 @@ def evaluate(
             one leaves the label out.
         task: the only task of each run to evaluate; empty takes all that fit the data.
         backbone: place of the runs' backbone, if it is not where it was.
-        overrides: ``corpus.…=value`` and ``extract.…=value`` settings, as after ``--set``.
+        overrides: ``corpus.…=value``, ``extract.…=value`` and ``device=value`` settings, as after ``--set``.
         folder: the folder in which the run folder is written.
         progress: as of :func:`permafrost.api.run`.
         name, if_done: as of :func:`permafrost.api.run`; done is what is of the same runs, rows, labels and versions.
@@ -133,10 +133,16 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 def _check_settable(overrides: Iterable[str]) -> None:
     for setting in overrides:
-        if setting.partition(".")[0] not in SETTABLE:
+        if _table_of(setting) not in SETTABLE:
             raise SpecError(
-                f"--set {setting}: an evaluation sets keys of corpus and extract; the probe is that of the run."
+                f"--set {setting}: an evaluation sets device, and keys of corpus and extract; the probe is that of the "
+                "run."
             )
+
+
+def _table_of(setting: str) -> str:
+    """Return the table of ``table.key=value``, or the key of ``key=value``."""
+    return setting.partition("=")[0].partition(".")[0].strip()
 
 
 def _evaluated_runs(
@@ -208,7 +214,9 @@ def _metric_of(record: Mapping[str, Any], task: str, run: LoadedRun) -> str:
 
 
 def _with_settings(run: LoadedRun, overrides: Sequence[str]) -> LoadedRun:
-    """Return a run whose recipe has the settings of extraction that are given."""
+    """Return a run whose recipe has the device and the settings of extraction that are given."""
+    devices = [setting.partition("=")[2].strip() for setting in overrides if _table_of(setting) == "device"]
+    run = with_device(run, devices[-1] if devices else "")
     own = [setting for setting in overrides if setting.startswith("extract.")]
     tree = override({"extract": plain(run.recipe.extract)}, own)["extract"]
     return replace(run, recipe=replace(run.recipe, extract=parse(ExtractSpec, tree, "evaluate", "extract.")))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from permafrost.data.machine import check_device_here
 from permafrost.data.progress import ProgressOption
 from permafrost.data.spec import SpecError, override, parse, plain
 from permafrost.data.store.plan import TOKENS
@@ -15,7 +16,7 @@ from permafrost.user_data import Data, DataArguments, with_found_corpora
 if TYPE_CHECKING:  # these load numpy
     from permafrost.data.export.export import ExportResult
 
-TABLES = ("corpus", "plan", "extract")
+TABLES = ("corpus", "plan", "extract", "device")
 """Tables of a recipe whose settings say what is exported."""
 
 
@@ -74,9 +75,15 @@ def export_latents(
 def _recipe(data: Data, columns: Sequence[str], target: str, overrides: Sequence[str]) -> Recipe:
     """Return a recipe with the corpus and the plan of an export, and nothing to train."""
     for assignment in overrides:
-        if (table := assignment.partition(".")[0].strip()) not in TABLES:
-            raise SpecError(f"--set {assignment}: latents has settings of {', '.join(TABLES)}, and no table '{table}'.")
-    given = parse(Recipe, override({}, [item for item in overrides if item.startswith("extract.")]), "latents")
+        if (table := assignment.partition("=")[0].partition(".")[0].strip()) not in TABLES:
+            raise SpecError(
+                f"--set {assignment}: latents has device and settings of {', '.join(TABLES[:-1])}, and no table "
+                f"'{table}'."
+                f"'{table}'."
+            )
+    places = [item for item in overrides if item.startswith(("extract.", "device="))]
+    given = parse(Recipe, override({}, places), "latents")
+    check_device_here(given.device)
     corpus = DataArguments(data, columns, target, given.extract.cache).corpus_table(Recipe())
     recipe = with_found_corpora(parse(Recipe, override({"corpus": corpus}, overrides), "latents"), "")
     if TOKENS in recipe.plan.views:

@@ -11,7 +11,7 @@ from permafrost.named_runs import IfDone
 from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
-from permafrost.stages import make_extractor, with_backbone
+from permafrost.stages import make_extractor, with_backbone, with_device
 
 if TYPE_CHECKING:
     from permafrost.user_data import Data
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class FinishedRun(Predictor):
     """Predictor of a finished run that can be evaluated too."""
 
-    def __init__(self, path: Path, task: str = "", backbone: str = "") -> None:
+    def __init__(self, path: Path, task: str = "", backbone: str = "", device: str = "") -> None:
         """Read a run folder; arguments as of :func:`permafrost.api.load`."""
-        self.path, self._task, self._backbone = path, task, backbone
-        runs = {name: with_backbone(run, backbone) for name, run in load_tasks(path, task).items()}
+        self.path, self._task, self._backbone, self._device = path, task, backbone, device
+        tasks = load_tasks(path, task).items()
+        runs = {name: with_backbone(with_device(run, device), backbone) for name, run in tasks}
         super().__init__(runs, make_extractor, display_of)
 
     def __repr__(self) -> str:
@@ -58,7 +59,7 @@ class FinishedRun(Predictor):
             label_map=label_map,
             task=self._task,
             backbone=self._backbone,
-            overrides=overrides,
+            overrides=[*([f"device={self._device}"] if self._device else []), *overrides],
             folder=folder,
             progress=progress,
             name=name,

@@ -1,4 +1,4 @@
-"""What stage two runs of stage one: the provider of latents, and the pretraining of a recipe's own language model.
+"""What stage two runs of stage one: the provider of latents, streams of texts, and the pretraining of a recipe's model.
 
 Importing this loads no torch, and neither does the provider if all latents are stored.
 """
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.progress import Progress
+from permafrost.data.spec import fingerprint
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import PlanLatents
+from permafrost.data.streams.texts import TextStream, scan_texts
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import backbone_digests
 from permafrost.extract.extraction import extract
@@ -19,6 +22,7 @@ from permafrost.extract.tokenization.token_ids import check_token_ids, read_toke
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.inputs.providers import FrozenStates
+from permafrost.probes.variants.latent_workspace import LatentRequest, LatentWorkspace, plan_of_all
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +33,9 @@ class BackboneProvider:
 
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """Return the latents of a plan for the texts of a corpus; texts that are not cached are extracted."""
-        return extract(plan, corpus.texts, spec, progress)
+        if len(corpus.texts) <= spec.block_texts:
+            return extract(plan, corpus.texts, spec, progress)
+        return extract(plan, corpus.texts_by_row(), spec, progress)  # in the blocks of a stream of the same corpus
 
     def blocks(
         self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
@@ -70,6 +76,33 @@ class BackboneProvider:
 
 
 PROVIDER = BackboneProvider()
+
+
+class StreamWorkspace(LatentWorkspace):
+    """Latents of corpora of any size: one with more texts than a block has is read as a stream, and never held."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Create a workspace that has read nothing yet."""
+        super().__init__(PROVIDER, progress)
+        self._streams: dict[str, TextStream | None] = {}
+
+    def texts(self, spec: CorpusSpec, block_texts: int) -> Corpus | TextStream:
+        """Return a corpus, or its texts as a stream if they are more than a block; the first call notes its sizes."""
+        key = fingerprint(spec)
+        if key not in self._streams:
+            stream = self._streams[key] = scan_texts(spec, block_texts)
+            for note in stream.lines if stream else ():
+                self.progress.note(note)
+        return self._streams[key] or self.corpus(spec)
+
+    def _extract(self, requests: list[LatentRequest]) -> None:
+        spec = requests[0].extract
+        stream = self.texts(requests[0].corpus, spec.block_texts)
+        if isinstance(stream, Corpus):
+            super()._extract(requests)
+            return
+        latents = extract(plan_of_all(requests), stream, spec, self.progress)
+        self._keep(requests, latents, stream.name, f" of {stream.distinct} distinct" if stream.distinct else "")
 
 
 def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress) -> Recipe:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.errors import CorpusError
+from permafrost.data.machine import check_device_here
 from permafrost.data.progress import EventsOnly, Progress, Receive
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import check_same_latents
@@ -27,7 +28,7 @@ from permafrost.probes.results.destination import Destination
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.search.trials import Evaluate
 from permafrost.probes.variants.train_variant import evaluate_recipe
-from permafrost.probes.variants.workspace import Workspace
+from permafrost.probes.variants.workspace import Workspace, device_of
 from permafrost.stage_one import PROVIDER
 
 ELSEWHERE = "If the backbone of the run lies elsewhere now, name its place by --backbone (in Python, backbone=)."
@@ -40,7 +41,7 @@ def make_extractor(run: LoadedRun, plan_name: str, loaded: Backbone | None) -> E
     Args:
         loaded: the backbone of the run if it is in memory already.
     """
-    plan, spec = run.capture_plan(plan_name), run.recipe.extract
+    plan, spec = run.capture_plan(plan_name), run.recipe.extraction
     if run.backbone_folder:
         return Extractor(plan, spec, loaded)
     try:
@@ -60,6 +61,26 @@ def train_probes(
     """Train and evaluate every variant of a recipe, or every layer alone if it trains its tasks separately."""
     experiment = run_layers if recipe.tasks and recipe.multitask.schedule == "separate" else run_recipe
     return experiment(name, recipe, runs, progress, provider)
+
+
+def with_device(run: LoadedRun, device: str) -> LoadedRun:
+    """Return a run that predicts on a device; if it is empty, on that of its recipe, or "auto" if there is none here.
+
+    Raises:
+        SpecError: this machine has no such device.
+    """
+    recipe = run.recipe
+    own = "auto" if device else _device_here(recipe.extract.device)
+    recipe = replace(recipe, device=device or _device_here(recipe.device), extract=replace(recipe.extract, device=own))
+    return replace(run, recipe=recipe, probe=run.probe.to(device_of(recipe)))
+
+
+def _device_here(name: str) -> str:
+    try:
+        check_device_here(name)
+    except SpecError:
+        return "auto"
+    return name
 
 
 def with_backbone(run: LoadedRun, backbone: str) -> LoadedRun:

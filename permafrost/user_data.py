@@ -15,6 +15,7 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import first_line
 from permafrost.data.files.column_names import split_of
+from permafrost.data.machine import check_device_here
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
 from permafrost.data.text import describe_value
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Data = Union[str, Path, "pd.DataFrame", "datasets.Dataset", "datasets.DatasetDict", Sequence[Any], None]
-"""A file, a folder, the name of a corpus, the id of a hub data set; or rows: a pandas or ``datasets`` table, a list of
-dicts, of tuples or of texts. None: the corpus of the recipe."""
+"""A file, a folder, a pattern of files, the name of a corpus, the id of a hub data set; or rows: a pandas or
+``datasets`` table, a list of dicts, of tuples or of texts. None: the corpus of the recipe."""
 
 RECIPES: dict[Kind, str] = {
     "score": "pairs",
@@ -100,6 +101,7 @@ def load_with_data(
 
     given = arguments.data is not None or arguments.columns or arguments.target
     recipe_name, recipe = load(name, overrides, corpus_table if given else None)
+    check_device_here(recipe.device)
     hint = hints[0] if hints else kind_of_corpus(recipe.corpus)
     recipe = with_found_corpora(recipe, hint)
     kind = kind_of_corpus(recipe.corpus)
@@ -120,8 +122,9 @@ def source_of(data: Data, cache: str) -> dict[str, str]:
     if not isinstance(data, str | Path):
         return {"path": str(save_rows(data, Path(cache) / "data"))}
     from permafrost.data.readers.registry import CORPORA
+    from permafrost.data.readers.sources import is_glob
 
-    if Path(data).expanduser().exists():
+    if Path(data).expanduser().exists() or is_glob(Path(data)):
         return {"path": str(data)}
     if str(data) in CORPORA or (HUB_ID.fullmatch(str(data)) and not Path(data).suffix):
         return {"name": str(data)}

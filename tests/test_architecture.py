@@ -50,7 +50,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.models": {"data", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},
-    "probes.inputs": {"data", "data.corpora", "data.latents", "data.store", "probes.config", "probes.models"},
+    "probes.inputs": {
+        "data",
+        "data.corpora",
+        "data.latents",
+        "data.scratch",
+        "data.store",
+        "probes.config",
+        "probes.models",
+    },
     "probes.figures": {"probes.config", "probes.metrics", "probes.results"},
     "probes.training": {
         "data",
@@ -124,8 +132,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
         "data.corpora",
         "data.language",
-        "data.readers",
         "data.store",
+        "data.streams",
         "probes.balancing",
         "probes.config",
         "probes.inputs",
@@ -148,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.latents",
         "data.readers",
         "data.store",
+        "data.streams",
         "extract",
         "extract.architecture",
         "extract.backbones",
@@ -218,6 +227,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.tracking": {"data", "probes.config", "probes.results"},
     "data.code": set(),
     "data.store.index": set(),
+    "data.streams": {"data", "data.corpora", "data.files", "data.language", "data.readers"},
+    "data.scratch": {"data", "data.store", "data.store.index"},
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

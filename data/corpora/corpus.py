@@ -124,6 +124,23 @@ class Corpus:
         """Number of texts in all rows, with repetitions."""
         return sum(rows.texts.size for rows in self.splits.values())
 
+    @property
+    def texts_distinct(self) -> int:
+        """Number of distinct texts."""
+        return len(self.texts)
+
+    def texts_by_row(self) -> list[Text]:
+        """Return the texts of all rows in the order of the file, with repetitions, then those that no row has."""
+        if any(rows.numbers is None for rows in self.splits.values()):
+            return list(self.texts)
+        sides = next(iter(self.splits.values())).texts.shape[1]
+        texts = np.concatenate([rows.texts.reshape(-1, sides) for rows in self.splits.values()])
+        numbers = np.concatenate([np.asarray(rows.numbers) for rows in self.splits.values()])
+        order = np.flatnonzero(numbers >= 0)
+        order = order[np.argsort(numbers[order], kind="stable")]
+        unused = np.setdiff1d(np.arange(len(self.texts)), texts[order])
+        return [self.texts[index] for index in (*texts[order].reshape(-1).tolist(), *unused.tolist())]
+
     def split(self, name: str) -> Rows:
         """Return the rows of a split; raise a :class:`CorpusError` if there is no such split."""
         if name not in self.splits:

@@ -1,6 +1,7 @@
 """Rows that cannot be used: left out one by one, counted by reason, and limited in number."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -32,10 +33,14 @@ class SkippedRows:
 
     def __init__(self, strict: bool = False, most: float = 0.01, ignored: Iterable[str] = ()) -> None:
         self.strict, self.most, self.ignored = strict, most, frozenset(ignored)
+        self.held: int | None = None
+        """Number of rows that are held of each reason, the first ones; the others are counted. None holds all."""
+
         self.rows = list[SkippedRow]()
         self.unwanted = list[SkippedRow]()
         """Rows with a target of ``ignored``, and rows of empty cells: no share limits them."""
 
+        self._counts, self._unwanted_counts = Counter[str](), Counter[str]()
         self.kept = 0
         """Number of rows that were read and are not left out."""
 
@@ -51,21 +56,29 @@ class SkippedRows:
         if self.strict:
             remedy = f"{self.remedies[reason]}, or " if reason in self.remedies else "correct it, or "
             raise CorpusError(f"{origin}: {problem}; {remedy}leave out --strict (corpus.strict = false) to skip it.")
-        kind = self.unwanted if reason == EMPTY_ROW else self.rows
-        kind.append(SkippedRow(origin, reason, problem))
+        self._leave_out(SkippedRow(origin, reason, problem), reason == EMPTY_ROW)
 
     def ignore(self, origin: str, target: str | None) -> bool:
         """Return whether a target is one of those to leave out; its row is counted if it is."""
         if target not in self.ignored:
             return False
-        self.unwanted.append(
-            SkippedRow(origin, f"label '{target}'", "corpus.ignore names its label; set it to [] to keep such rows")
-        )
+        problem = "corpus.ignore names its label; set it to [] to keep such rows"
+        self.leave_out(SkippedRow(origin, f"label '{target}'", problem))
         return True
+
+    def leave_out(self, row: SkippedRow) -> None:
+        """Leave out a row that is nobody's fault: no share limits such rows."""
+        self._leave_out(row, True)
+
+    def _leave_out(self, row: SkippedRow, is_unwanted: bool) -> None:
+        counts, rows = (self._unwanted_counts, self.unwanted) if is_unwanted else (self._counts, self.rows)
+        counts[row.reason] += 1
+        if self.held is None or counts[row.reason] <= self.held:
+            rows.append(row)
 
     @property
     def all_rows(self) -> tuple[SkippedRow, ...]:
-        """All rows that are left out, those that are nobody's fault last."""
+        """All rows that are left out and held, those that are nobody's fault last."""
         return *self.rows, *self.unwanted
 
     def check(self, name: str) -> None:
@@ -74,12 +87,13 @@ class SkippedRows:
         Raises:
             CorpusError: they are more than the largest share; the message begins with the first one.
         """
-        count, total = len(self.rows), len(self.rows) + self.kept
+        count = self._counts.total()
+        total = count + self.kept
         if count <= self.most * total:
             return
         first, reasons = self.rows[0], by_reason(self.rows)
         counts = "; ".join(
-            f"{reason}: {len(rows):,}" + f", the first {rows[0].origin}" * (rows[0] is not first)
+            f"{reason}: {self._counts[reason]:,}" + f", the first {rows[0].origin}" * (rows[0] is not first)
             for reason, rows in reasons.items()
         )
         share = min(1.0, math.ceil(1000 * count / total) / 1000)
@@ -93,9 +107,10 @@ class SkippedRows:
 
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each reason: how many rows are left out, and the first one."""
-        total = len(self.rows) + len(self.unwanted) + self.kept
+        counts = self._counts + self._unwanted_counts
+        total = counts.total() + self.kept
         return tuple(
-            f"{len(rows):,} of {total:,} rows ({len(rows) / total:.2%}) are left out, {reason}; the first: "
+            f"{counts[reason]:,} of {total:,} rows ({counts[reason] / total:.2%}) are left out, {reason}; the first: "
             f"{rows[0].origin}" + (f"; {self.remedies[reason]}" if reason in self.remedies else "")
             for reason, rows in by_reason(self.all_rows).items()
         )

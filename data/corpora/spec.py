@@ -20,7 +20,8 @@ class CorpusSpec:
 
     path: str = ""
     """Your own file: delimited text (csv, tsv, txt), json, jsonl, parquet, Arrow or xlsx; text may be compressed by gz,
-    zst, xz or bz2. Or a folder with a file per split, whose names hold train, dev, val, valid, validation or test. For
+    zst, xz or bz2. A pattern such as "texts/*.jsonl" names all files that match it, in natural order, as one corpus. Or
+    a folder with a file per split, whose names hold train, dev, val, valid, validation or test. For
     tags: a file with a word per line, or lists of words and tags. For answers: JSON in SQuAD format, or a table."""
 
     reader: str = ""
@@ -145,6 +146,10 @@ class CorpusSpec:
     config: str = ""
     """Configuration of the hub data set, if it has several."""
 
+    stream: bool = False
+    """Read a hub data set as a stream, row by row over the network, and keep no file of it on this disk: for "extract"
+    on a data set that is larger than the disk or the memory. Its rows are not counted before."""
+
     def __post_init__(self) -> None:
         if self.target:
             from permafrost.data.corpora.targets import TARGETS  # loads numpy, half of the time of a refused command
@@ -171,6 +176,13 @@ class CorpusSpec:
                 raise SpecError(f"limits.{split}: there is no such split. {nearest(split, SPLITS)}")
             if limit < 0:
                 raise SpecError(f"limits.{split} must not be negative, got {limit}.")
+        if self.stream and self.path:
+            raise SpecError("stream is for data sets of the hub (name); files (path) are read as streams anyway.")
+        if self.stream and self.spread:
+            raise SpecError(
+                "spread takes rows at even distances, which needs their number, and a stream has none: set spread or "
+                "stream to false."
+            )
         if self.spread and self.target == "rank":
             raise SpecError("spread takes single rows and would part the passages of a query; set it to false.")
         for name in ("labels", "label_names"):

@@ -15,6 +15,9 @@ from permafrost.data.files.settings import Skip, refuse_row
 from permafrost.data.plugin_registry import find, named_errors, origin_of
 from permafrost.data.plugins import Reader
 
+BATCH_ROWS = 1 << 12
+"""Rows that are Python objects at a time."""
+
 
 def read_parquet(path: Path) -> Iterator[TypedRow]:
     """Read a parquet file; one batch of rows is in memory at a time."""
@@ -22,7 +25,7 @@ def read_parquet(path: Path) -> Iterator[TypedRow]:
 
     with _arrow_errors(path, "parquet file"), parquet.ParquetFile(path, memory_map=False) as file:
         _check_names(path, file.schema_arrow.names)
-        yield from _rows(path, file.iter_batches(), file.schema_arrow)
+        yield from _rows(path, file.iter_batches(BATCH_ROWS), file.schema_arrow)
 
 
 def read_arrow(path: Path) -> Iterator[TypedRow]:
@@ -143,15 +146,21 @@ def _named(value: Any, names: list[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
+def _parts(batch: Any) -> Iterator[Any]:
+    """Yield a batch in parts of at most :data:`BATCH_ROWS` rows."""
+    return (batch.slice(start, BATCH_ROWS) for start in range(0, batch.num_rows, BATCH_ROWS))
+
+
 def _rows(path: Path, batches: Any, schema: Any) -> Iterator[TypedRow]:
     names, number = names_of_classes(schema), 0
     binary = [field.name for field in schema if field.type in ("binary", "large_binary")]
     try:
-        for batch in batches:
+        parts = (part for batch in batches for part in _parts(batch))
+        for part in parts:
             try:
-                rows = iter(batch.to_pylist())
+                rows = iter(part.to_pylist())
             except UnicodeDecodeError:  # convert row by row, which is slower, to find the broken one
-                rows = (batch.slice(row, 1).to_pylist()[0] for row in range(batch.num_rows))
+                rows = (part.slice(row, 1).to_pylist()[0] for row in range(part.num_rows))
             for fields in rows:
                 number += 1
                 fields |= {name: _named(fields[name], names[name]) for name in names}

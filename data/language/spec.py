@@ -13,7 +13,7 @@ from permafrost.data.spec import SpecError, plain
 
 SHORTEST_BLOCK = 8
 
-CHANGES_NOTHING = ("corpus", "lines", "folder", "vocabulary", "checkpoint_steps")
+CHANGES_NOTHING = ("corpus", "config", "lines", "folder", "vocabulary", "checkpoint_steps")
 """Settings that do not change the weights; for text and vocabulary, their content counts, not their path."""
 
 
@@ -22,8 +22,12 @@ class LanguageSpec:
     """A small language model that is pretrained from scratch."""
 
     corpus: str = ""
-    """Text to pretrain on: a .txt or .txt.gz file or a folder of them, under PERMAFROST_DATA or in the working
-    directory; or samples-sentences. Empty pretrains nothing."""
+    """Text to pretrain on: a .txt or .txt.gz file, a folder of them or a pattern such as "texts/*.txt", under
+    PERMAFROST_DATA or in the working directory; or samples-sentences; or the id of a hub data set, which is read as a
+    stream. Empty pretrains nothing."""
+
+    config: str = ""
+    """Configuration of the hub data set, if it has several, e.g. 20231101.en of wikimedia/wikipedia."""
 
     lines: bool = False
     """Whether each line of the text is a document; otherwise blank lines separate documents."""

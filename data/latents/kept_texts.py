@@ -50,7 +50,9 @@ def keep_texts(store: LatentStore, texts: Sequence[Text]) -> int:
     """
     keys = text_keys(texts, store.identity.in_windows)
     _, first = np.unique(keys, return_index=True)
-    missing = np.sort(first[~np.isin(keys[first], kept_keys(store.path))])
+    missing = np.sort(first)
+    for part in _kept_parts(store.path):
+        missing = missing[~np.isin(keys[missing], part)]
     for start in range(0, len(missing), FILE_TEXTS):
         chosen = missing[start : start + FILE_TEXTS]
         content = _file_content(keys[chosen], [texts[index] for index in chosen])
@@ -67,8 +69,13 @@ def keep_texts(store: LatentStore, texts: Sequence[Text]) -> int:
 
 def kept_keys(folder: Path) -> Keys:
     """Return the keys of all texts that are kept in the folder of a store, ``[text]``; raise as :func:`read_texts`."""
-    parts = [_read(path, ["key"])["key"] for path in text_files(folder)]
-    return np.concatenate([np.zeros(0, f"S{KEY_BYTES}"), *map(_keys_of, parts)])
+    return np.concatenate([np.zeros(0, f"S{KEY_BYTES}"), *_kept_parts(folder)])
+
+
+def _kept_parts(folder: Path) -> Iterator[Keys]:
+    """Yield the keys of each file of kept texts."""
+    for path in text_files(folder):
+        yield _keys_of(_read(path, ["key"])["key"])
 
 
 def read_texts(folder: Path, keys: Keys) -> list[Text | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from permafrost.data.corpora.records import CorpusError, Record
 from permafrost.data.corpora.spec import CorpusSpec
-from permafrost.data.errors import first_line
+from permafrost.data.errors import MachineError, first_line
 from permafrost.data.readers.conll import TAGS
 from permafrost.data.readers.reader import RecordReader
 from permafrost.data.readers.registry import CorpusEntry
@@ -24,8 +24,9 @@ def hub_records(spec: CorpusSpec, entry: CorpusEntry, reader: RecordReader) -> I
     is_local = Path(entry.hub).exists()  # datasets caches a local folder by the times of its files: read it again
     mode = "force_redownload" if is_local else None
     config, revision = spec.config or entry.config or None, spec.revision or entry.revision or None
+    kept: dict[str, Any] = {"streaming": True} if spec.stream else {"download_mode": mode}
     try:
-        dataset = datasets.load_dataset(entry.hub, config, revision=revision, download_mode=mode)
+        dataset = datasets.load_dataset(entry.hub, config, revision=revision, **kept)
     except (OSError, ValueError, RuntimeError) as error:
         remedy = "; set PERMAFROST_DATA to the folder of local corpora" if entry.files else ""
         reason = f"the hub data set '{entry.hub}' cannot be loaded ({first_line(error)}){remedy}"
@@ -43,6 +44,13 @@ def _split_records(hub: str, name: str, rows: Any, reader: RecordReader, split: 
         features = rows.features or {}
         column = reader.columns[1] if reader.columns else next((name for name in TAGS if name in features), "")
         tag_names = tuple(getattr(getattr(features.get(column), "feature", None), "names", ()))
-    for number, fields in enumerate(rows, 1):
-        for record in reader.read_row((f"{hub}:{name}:{number}", fields), tag_names):
-            yield record.in_split(split)
+    number = 0
+    try:
+        for number, fields in enumerate(rows, 1):
+            for record in reader.read_row((f"{hub}:{name}:{number}", fields), tag_names):
+                yield record.in_split(split)
+    except OSError as error:  # of a stream
+        raise MachineError(
+            f"{hub}:{name}: reading broke off after {number:,} rows ({first_line(error)}); what was extracted is "
+            "stored, and the same command goes on from there."
+        ) from error

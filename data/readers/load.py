@@ -3,8 +3,7 @@
 A corpus is found by ``path``, or by ``name``: first under ``PERMAFROST_DATA``, then on the hub through ``datasets``.
 """
 
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -97,7 +96,7 @@ def _read_rows(
     by_digest, all_records = with_splits(opened.records, spec)
     usable = with_written_labels(usable_records(all_records, make_encoding(targets), opened.skipped), targets, labels)
     records = list(limit_records(usable, spec.limit, spec.limits, spec.spread))
-    opened.check_rows(records)
+    opened.check_rows(bool(records))
     targets, notes = with_label_names(targets, labels, spec)
     if by_digest:
         targets, converted, read_notes = make_encoding(targets).convert(targets, records)
@@ -122,15 +121,15 @@ class OpenedCorpus:
     source: str
     """As :attr:`permafrost.data.corpora.corpus.Corpus.source`."""
 
-    def check_rows(self, records: Sequence[Record]) -> None:
-        """Check the rows that were read: few may be left out, and some must be left.
+    def check_rows(self, some: bool) -> None:
+        """Check the rows that were read: few may be left out, and ``some`` must be left.
 
         Raises:
             CorpusError: too many rows cannot be used, or there are none.
         """
         self.skipped.remedies |= _encoding_remedies(self.skipped)
         self.skipped.check(self.name)
-        if not records:
+        if not some:
             reasons = "; ".join((*self.skipped.notes(), *self.reader.omissions.notes()))
             raise CorpusError(f"{self.name}: it holds no rows{reasons and ' that can be used: '}{reasons}.")
 
@@ -268,16 +267,19 @@ def _open_named(
         raise SpecError("there is no corpus: give your data, --data FILE, or a named corpus, --data stsb.")
     if spec.name not in CORPORA and "/" not in spec.name:
         raise CorpusError(f"unknown corpus '{spec.name}'. {nearest(spec.name, CORPORA)}")
-    root = entry.folder or os.environ.get("PERMAFROST_DATA")
-    files = {split: Path(root) / name for split, name in entry.files.items()} if root else {}
-    is_local = entry.folder is not None or any(path.exists() for path in files.values())
-    columns = entry.columns if is_local else entry.hub_columns or entry.columns
+    files = entry.local_files
+    columns = entry.columns if files else entry.hub_columns or entry.columns
     if spec.rule and entry.columns and TARGETS[entry.target].has_target:
         columns = columns[:-1]  # the rule makes the target
     for path in list(files.values())[:1]:
         spec = replace(spec, **LAYOUTS.get(suffix_of(path), {}))
     reader = _make_reader(spec, entry, columns, skipped)
-    return reader, reader.read_splits(select(list(files.items()))) if is_local else hub_records(spec, entry, reader)
+    return reader, reader.read_splits(select(list(files.items()))) if files else hub_records(spec, entry, reader)
+
+
+def is_on_hub(spec: CorpusSpec) -> bool:
+    """Return whether the rows of a corpus come from the hub, or from where ``datasets`` has kept them."""
+    return bool(spec.name) and not (spec.name in CORPORA and CORPORA[spec.name].local_files)
 
 
 def _open_path(

@@ -11,6 +11,7 @@ from permafrost.data.corpora.records import CorpusError, check_text
 from permafrost.data.files.opening import lines_of
 from permafrost.data.files.table import as_text, open_table, suffix_of
 from permafrost.data.readers.registry import CORPORA
+from permafrost.data.readers.sources import is_glob, matching_files
 
 
 def find_text(corpus: str) -> Path:
@@ -23,7 +24,7 @@ def find_text(corpus: str) -> Path:
     if entry and entry.folder and len(entry.files) == 1:
         return entry.folder / next(iter(entry.files.values()))
     for path in ([Path(root) / corpus] if root else []) + [Path(corpus).expanduser()]:
-        if path.exists():
+        if path.exists() or is_glob(path):
             return path
     under = f"nor under PERMAFROST_DATA = {root}" if root else "and PERMAFROST_DATA is not set"
     raise CorpusError(
@@ -31,32 +32,49 @@ def find_text(corpus: str) -> Path:
     )
 
 
-def read_documents(path: Path, lines: bool = False) -> list[str]:
-    """Read the documents of a file, or of every text file of a folder in order of name.
+class Documents:
+    """The documents of a file, or of several; each iteration reads them anew, and holds none.
 
     The lines of a document are joined by a space.
-
-    Args:
-        lines: whether each line is a document; else a blank line ends one.
-
-    Raises:
-        CorpusError: the file is missing or empty, or a line is not UTF-8.
     """
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and suffix_of(file) == ".txt")
-        if not files:
-            raise CorpusError(f"{path}: it holds no .txt or .txt.gz file.")
-    elif path.exists() and suffix_of(path) != ".txt":
-        raise CorpusError(
-            f"{path}: unknown kind of file '{suffix_of(path)}' for a text to pretrain on; set language.corpus to a "
-            ".txt file, which may be compressed, or to a folder of them."
-        )
-    else:
-        files = [path]
-    documents = [text for file in files for text in _read_text(file, lines)]
-    if not documents:
-        raise CorpusError(f"{path}: it holds no text.")
-    return documents
+
+    def __init__(self, path: Path, lines: bool = False) -> None:
+        """Find the files.
+
+        Args:
+            path: a file; a folder, whose text files are read in order of name; or a pattern of files, in natural order.
+            lines: whether each line is a document; else a blank line ends one.
+
+        Raises:
+            CorpusError: a file is missing, or is no text.
+        """
+        self._path, self._lines = path, lines
+        if path.is_dir():
+            self._files = sorted(file for file in path.iterdir() if file.is_file() and suffix_of(file) == ".txt")
+            if not self._files:
+                raise CorpusError(f"{path}: it holds no .txt or .txt.gz file.")
+            return
+        self._files = matching_files(path) if is_glob(path) else [path]
+        for file in self._files:
+            if file.exists() and suffix_of(file) != ".txt":
+                raise CorpusError(
+                    f"{file}: unknown kind of file '{suffix_of(file)}' for a text to pretrain on; set language.corpus "
+                    "to a .txt file, which may be compressed, to a folder of them, or to a pattern such as texts/*.txt."
+                )
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the documents.
+
+        Raises:
+            CorpusError: there is none, or a line is not UTF-8.
+        """
+        empty = True
+        for file in self._files:
+            for text in _read_text(file, self._lines):
+                empty = False
+                yield text
+        if empty:
+            raise CorpusError(f"{self._path}: it holds no text.")
 
 
 def _read_text(path: Path, lines: bool) -> Iterator[str]:

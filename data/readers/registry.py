@@ -1,5 +1,6 @@
 """Registry of named corpora: files, columns and labels, and the data set on the hub."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,14 @@ class CorpusEntry:
 
     folder: Path | None = None
     """Folder of the files; None takes ``PERMAFROST_DATA``."""
+
+    @property
+    def local_files(self) -> dict[str, Path]:
+        """Split -> file on this machine; empty if they are not here."""
+        root = self.folder or os.environ.get("PERMAFROST_DATA")
+        files = {split: Path(root) / name for split, name in self.files.items()} if root else {}
+        is_local = self.folder is not None or any(path.exists() for path in files.values())
+        return files if is_local else {}
 
 
 def _splits(pattern: str) -> dict[str, str]:

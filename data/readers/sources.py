@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from glob import has_magic
 from pathlib import Path
 
 from permafrost.data.corpora.records import CorpusError
@@ -25,6 +26,9 @@ TABLES = (*PREFERRED[:-1], ".ndjson", ".feather", ".xlsx", ".tab")
 PART = re.compile(r"(\d+)[-_]of[-_](\d+)")
 """Number of a part of a file, and how many there are, in its name."""
 
+RUNS = re.compile(r"([0-9]+)")
+"""Run of digits in a name."""
+
 MOST_NAMED = 6
 """Files that a message names."""
 
@@ -37,11 +41,15 @@ def find_files(path: Path) -> SplitFiles:
             validation, test, ..., in any case), or holds one: ``test.csv``, ``sts-dev.csv``, ``eng.testa``.
             Of files that differ in their format, the one whose format says more is taken, such as jsonl before txt.
             Parts of a file, such as ``train-00000-of-00002.parquet``, are read one after the other. A folder of a split
-            holds its file, or its parts. A folder may also hold a single file, or documents.
+            holds its file, or its parts. A folder may also hold a single file, or documents. Or a pattern such as
+            ``texts/*.jsonl``: the files that match it are read one after the other.
 
     Raises:
-        CorpusError: there is no such file or folder; or the folder has no training file, or two files for a split.
+        CorpusError: there is no such file or folder, or no file matches; or the folder has no training file, or two
+            files for a split.
     """
+    if is_glob(path):
+        return [("", file) for file in matching_files(path)]
     if not path.exists():
         raise CorpusError(f"{path}: no such file.")
     if not path.is_dir():
@@ -64,6 +72,24 @@ def find_files(path: Path) -> SplitFiles:
         f"{path}: expected a file called train, such as train.csv or train.jsonl.gz, found none ({holds}); give a "
         "file, or name the training file train."
     )
+
+
+def is_glob(path: Path) -> bool:
+    """Return whether a path is a pattern, with ``*``, ``?`` or ``[...]``, and no file or folder of this name."""
+    return has_magic(str(path)) and not path.exists()
+
+
+def matching_files(pattern: Path) -> list[Path]:
+    """Return the files that match a pattern, in natural order: ``part2`` before ``part10``.
+
+    Raises:
+        CorpusError: there are none.
+    """
+    root = Path(pattern.anchor)
+    files = [file for file in root.glob(str(pattern.relative_to(root))) if file.is_file()]
+    if not files:
+        raise CorpusError(f"{pattern}: no file matches; in a shell, put the pattern in quotes.")
+    return sorted(files, key=lambda file: [int(run) if run.isdigit() else run for run in RUNS.split(str(file))])
 
 
 def _by_split(path: Path) -> dict[str, list[Path]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from permafrost.data.machine import check_device
 from permafrost.data.plugin_registry import NAME, is_known, unknown_name
 from permafrost.data.plugins import Pooling
 from permafrost.data.spec import SpecError
@@ -223,7 +224,7 @@ class ExtractSpec:
     """Folder of the latent stores."""
 
     device: str = "auto"
-    """Device to run on: "cpu", "cuda", "cuda:1", ...; "auto" uses the GPU if there is one."""
+    """Device of the extraction, if it is not that of the recipe: as the setting device; "auto" is the recipe's."""
 
     device_map: Literal["", "auto"] = ""
     """Where the weights lie: empty puts all of them on the device; "auto" lets accelerate spread them over all GPUs,
@@ -232,6 +233,11 @@ class ExtractSpec:
 
     batch_tokens: int = 0
     """Maximum number of tokens per forward pass, padding included; 0 chooses by device. Lower it if memory is short."""
+
+    block_texts: int = 1 << 16
+    """Number of distinct texts that are read, laid out in forward passes, run and committed together: memory is that of
+    a block, however many texts a corpus has. Lower it for long documents, and it takes less. Texts of a causal backbone
+    share computation within a block only."""
 
     shard_bytes: int = 64 << 20
     """Bytes of latents held in memory before a shard is committed; a crash loses at most these."""
@@ -247,6 +253,7 @@ class ExtractSpec:
     the free disk space."""
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if self.max_bytes < 0:
             raise SpecError(f"max_bytes must be 0 (the free disk space) or more, got {self.max_bytes}.")
         if self.device_map and self.device != "auto":
@@ -256,6 +263,8 @@ class ExtractSpec:
             )
         if self.batch_tokens < 0 or self.shard_bytes < 1 or self.shard_seconds <= 0:
             raise SpecError("batch_tokens, shard_bytes and shard_seconds must be positive.")
+        if self.block_texts < 1:
+            raise SpecError(f"block_texts must be at least 1, got {self.block_texts}.")
 
 
 def union_of_columns(all_columns: Iterable[Columns]) -> dict[str, tuple[int, ...]]:

@@ -183,7 +183,7 @@ class LatentStore:
         """
         if view == TOKENS:
             raise StoreError("the view tokens has no latent of a text but one of each of its tokens: use read_tokens.")
-        example, locations_of_layers = self._locate_layers(keys, texts, view, layers)
+        example, locations_of_layers = self.locate_layers(keys, texts, view, layers)
         values = np.empty((len(layers), len(keys), example.width(view)), example.dtype)
         together: dict[int, list[int]] = {}
         for index, locations in enumerate(locations_of_layers):
@@ -208,14 +208,14 @@ class LatentStore:
         The shards are opened and their checksums are verified here, once.
         """
         keys = text_keys(texts, self.identity.in_windows)
-        example, locations = self._locate_layers(keys, texts, TOKENS, layers)
+        example, locations = self.locate_layers(keys, texts, TOKENS, layers)
         if locations:
             return TokenReader(example, locations[0], locations, layers)
         index = self._key_index.locate(keys, TOKENS)
         self._check_found(texts, index, f"has no latent of view {TOKENS}")
         return TokenReader(example, index, [], [])
 
-    def _locate_layers(
+    def locate_layers(
         self, keys: Keys, texts: Sequence[Text] | None, view: str, layers: Sequence[int]
     ) -> tuple[Shard, list[TextLocations[Shard]]]:
         """Return a shard that holds the view, and the locations of all texts for each layer."""

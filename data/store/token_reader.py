@@ -40,6 +40,8 @@ class TokenReader:
         Raises:
             ShardError: a shard has changed since it was written, or two shards disagree on the tokens of a text.
         """
+        self.keeps_no_pages = False
+        """Whether pages of the files leave the memory of this process after every read."""
         self.layers, self.width, self._dtype = tuple(layers), example.width(TOKENS), example.dtype
         columns: dict[int, tuple[TextLocations[Shard], list[tuple[int, int]]]] = {
             id(index): (index, [(IDS, 0), (SPANS, 0)])
@@ -73,6 +75,8 @@ class TokenReader:
         targets |= dict(zip(positions, result.states, strict=True))
         for table in self._tables:
             table.copy_into(targets, texts, result)
+            if self.keeps_no_pages:
+                table.release()
         return result
 
 
@@ -86,12 +90,15 @@ class _TokenTable:
         self.lengths = np.zeros(len(locations.rows), np.int64)
         self.arrays: dict[int, dict[int, NDArray[Any]]] = {}
         """Index of the shard -> output index -> array of that shard."""
+        self._shards = list[Shard]()
         for shard, texts, rows in locations.by_shard():
             self.starts[texts] = shard.offsets[rows]
             self.lengths[texts] = shard.offsets[rows + 1] - shard.offsets[rows]
             self.arrays[int(locations.shard_indices[texts[0]])] = {
                 output: _output_array(shard, output, layer) for output, layer in outputs
             }
+            self._shards.append(shard)
+            shard.release()  # all of it was read for the checksums
 
     def copy_into(self, targets: dict[int, NDArray[Any]], texts: NDArray[np.int64], result: TokenLatents) -> None:
         """Copy the tokens of ``texts`` into the target of each output index, at the offsets of ``result``."""
@@ -103,6 +110,11 @@ class _TokenTable:
                 if output in targets:
                     for source, target in slices:
                         targets[output][target] = decode(array[source])
+
+    def release(self) -> None:
+        """Take the pages of the shards out of the memory of this process."""
+        for shard in self._shards:
+            shard.release()
 
 
 def _output_array(shard: Shard, output: int, layer: int) -> NDArray[Any]:

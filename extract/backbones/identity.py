@@ -12,9 +12,8 @@ from pathlib import Path
 from permafrost.data.digests import digest_of, digest_of_parts, digest_of_stream
 from permafrost.data.errors import first_line
 from permafrost.data.language.record import check_model_files
-from permafrost.data.machine import may_have_gpu, native_bfloat16, package_version, processor
+from permafrost.data.machine import native_bfloat16, package_version, processor
 from permafrost.data.memo import Memo
-from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError, canonical_json
@@ -53,27 +52,6 @@ def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
     return {"weights": weights, "tokenizer": tokenizer}
 
 
-def pick_device(wanted: str) -> str:
-    """Return the device to run on: ``auto`` is the GPU if torch sees one; any other name is taken as it is.
-
-    Raises:
-        SpecError: torch knows no such device, or this machine has none.
-    """
-    if wanted == "cpu" or (wanted == "auto" and not may_have_gpu()):
-        return "cpu"
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SpecError(
-            f"extract.device = '{wanted}' is not available on this machine; use auto or cpu. ({error})"
-        ) from None
-    return wanted
-
-
 def compute_dtype(plan: CapturePlan, device: str, memo: Memo | None = None) -> str:
     """Return the plan's compute dtype; ``auto`` is bfloat16 if the hardware's flags report native support.
 
@@ -84,18 +62,14 @@ def compute_dtype(plan: CapturePlan, device: str, memo: Memo | None = None) -> s
     """
     if plan.compute_dtype != "auto":
         return plan.compute_dtype
-    if device.startswith("cuda"):
-        import torch
-
-        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
     if device != "cpu":
-        return "float32"
+        return _native_dtype(device)
     key = f"compute dtype of torch {package_version('torch')} on {digest_of(processor().encode())}"
     return memo.get(key, _native_dtype) if memo else _native_dtype()
 
 
-def _native_dtype() -> str:
-    return "bfloat16" if native_bfloat16() else "float32"
+def _native_dtype(device: str = "cpu") -> str:
+    return "bfloat16" if native_bfloat16(device) else "float32"
 
 
 def _digests(source: Source, seed: int, memo: Memo) -> tuple[str, str]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from torch import nn
 
+from permafrost.data import machine
 from permafrost.data.errors import MachineError, PermafrostError, first_line
 from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-
-CGROUP = Path("/sys/fs/cgroup")
-"""Folder of the limits of a container."""
 
 FUSED = {"gelu_new": "gelu_pytorch_tanh"}
 """Activation function -> the same function, in one pass."""
@@ -143,13 +140,7 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes that this process may still allocate."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    available = int(psutil.virtual_memory().available)
-    try:
-        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # there is none, or no limit
-        return available
-    return min(most - used + int(counts.get("inactive_file", 0)), available)  # cached files give way
+    return machine.free_memory()
 
 
 def _check_memory(source: Source, dtype: torch.dtype, device: torch.device) -> None:

@@ -93,7 +93,8 @@ class CutModel(nn.Module):
             BackboneError: the states are not of this backbone, hold NaN or infinity, or are not padded on the right.
         """
         states, arguments = self._model_inputs(inputs, attention_mask, token_type_ids)
-        if not self._architecture.causal and not attention_mask.all():  # a causal model sees nothing of later padding
+        padded = not self._architecture.causal  # which sees nothing of later padding
+        if padded and (attention_mask.device.type != "cpu" or not attention_mask.all()):
             arguments["attention_mask"] = attention_mask.long()
         return self._run(states, arguments)
 
@@ -114,7 +115,7 @@ class CutModel(nn.Module):
             outputs = []
             for group in row.groups:
                 segments = None if token_type_ids is None else group.padded(token_type_ids)
-                outputs.append(self(group.padded(inputs), group.mask, segments)[:, group.mask])
+                outputs.append(group.packed_layers(self(group.padded(inputs), group.mask, segments)))
             return torch.cat(outputs, 1)
         mask = torch.ones(1, len(inputs), dtype=torch.bool, device=inputs.device)
         segments = None if token_type_ids is None else token_type_ids[None]
@@ -251,11 +252,12 @@ class CutModel(nn.Module):
             )
         if mask.shape != inputs.shape[:2]:
             raise BackboneError(f"these are {list(inputs.shape[:2])} tokens, and their mask is {list(mask.shape)}.")
-        if (mask[:, 1:] & ~mask[:, :-1]).any():
+        on_cpu = mask.device.type == "cpu"  # a GPU would wait; there the loss shows what is not finite
+        if on_cpu and (mask[:, 1:] & ~mask[:, :-1]).any():
             raise BackboneError("a token comes after padding; pad texts on the right.")
         if self.cut != "none":
             states = inputs.float().masked_fill(~mask[:, :, None], 0)  # not times mask: 0 * nan is nan
-            if not states.isfinite().all():
+            if on_cpu and not states.isfinite().all():
                 raise BackboneError(
                     f"the states of layer {self.cut} of '{name}' hold NaN or infinity; extract them again."
                 )

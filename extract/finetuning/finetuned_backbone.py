@@ -17,7 +17,7 @@ from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.finetuning.cut import Batching, Cut
 from permafrost.extract.finetuning.top_blocks import TopBlocks
-from permafrost.extract.finetuning.varlen import Row, rows_of
+from permafrost.extract.finetuning.varlen import Row, rows_of, to_device
 
 
 class FinetunedBackbone(nn.Module):
@@ -99,7 +99,7 @@ class FinetunedBackbone(nn.Module):
             order = torch.cat([row.tokens for row in rows])
         else:
             texts = np.concatenate([group.texts for row in rows for group in row.groups])
-            order = torch.from_numpy(texts).to(device)
+            order = to_device(texts, device)
         return torch.cat(outputs, 1).index_select(1, order.argsort())
 
     def _states(self, inputs: Tensor, row: Row, token_type_ids: Tensor | None) -> Tensor:
@@ -130,7 +130,7 @@ def _pool(states: Tensor, row: Row, view: str, seen: NDArray[np.int64] | None) -
     for group in row.groups:
         mask = group.mask
         if seen is not None:
-            first, end = torch.from_numpy(seen[group.texts]).to(mask.device).T[:, :, None]
+            first, end = to_device(seen[group.texts], mask.device).T[:, :, None]
             positions = torch.arange(mask.shape[1], device=mask.device)
             mask = (first <= positions) & (positions < end)
         pooled.append(POOLINGS[view](torch.stack([group.padded(layer) for layer in states]), mask))

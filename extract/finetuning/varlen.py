@@ -50,8 +50,12 @@ class Group:
 
     def packed(self, padded: Tensor) -> Tensor:
         """Return ``[text, token, ...]`` of this group as ``[token, ...]``, without padding."""
-        flat = padded.flatten(0, 1)
-        return flat if self.token_index is None else flat.index_select(0, self.token_index)
+        return self.packed_layers(padded[None])[0]
+
+    def packed_layers(self, padded: Tensor) -> Tensor:
+        """Return ``[layer, text, token, ...]`` of this group as ``[layer, token, ...]``, without padding."""
+        flat = padded.flatten(1, 2)
+        return flat if self.token_index is None else flat.index_select(1, self.token_index)
 
 
 @dataclass(frozen=True)
@@ -171,15 +175,20 @@ def _make_row(
         _make_group(group, lengths[group], slice(*ends), device)
         for group, ends in zip(groups, pairwise(offsets_from_lengths(counts).tolist()), strict=True)
     ]
-    tokens = torch.from_numpy(concatenate_ranges(starts[texts], lengths[texts]))
-    positions = torch.from_numpy(concatenate_ranges(np.zeros_like(texts), lengths[texts]))
-    return Row(row_groups, tokens.to(device), positions.to(device))
+    tokens = concatenate_ranges(starts[texts], lengths[texts])
+    positions = concatenate_ranges(np.zeros_like(texts), lengths[texts])
+    return Row(row_groups, to_device(tokens, device), to_device(positions, device))
 
 
 def _make_group(texts: NDArray[np.int64], lengths: NDArray[np.int64], tokens: slice, device: torch.device) -> Group:
     index, real = pad_index(lengths)
-    group = Group(texts=texts, tokens=tokens, mask=torch.from_numpy(real).to(device))
+    group = Group(texts=texts, tokens=tokens, mask=to_device(real, device))
     if real.all():
         return group
-    pads, places = torch.from_numpy(index.ravel()), torch.from_numpy(np.flatnonzero(real))
-    return replace(group, pad_index=pads.to(device), token_index=places.to(device))
+    pads, places = to_device(index.ravel(), device), to_device(np.flatnonzero(real), device)
+    return replace(group, pad_index=pads, token_index=places)
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array on a device; a copy to CUDA is not waited for."""
+    return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")

@@ -4,7 +4,7 @@ All randomness depends on the seed and on the index of a block in the training a
 batch, nor on interruptions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +15,9 @@ Ids = NDArray[np.int64]
 
 IGNORED = -100
 """Label of a token that is not to be predicted."""
+
+CUT_TOKENS = 1 << 20
+"""Tokens that are joined before they are cut to blocks."""
 
 HIDDEN, REPLACED = 0.8, 0.1
 """Shares of the tokens to predict that are masked, and replaced by another token; the rest stay."""
@@ -96,12 +99,30 @@ def draw_held_out(lengths: Ids, share: float, seed: int) -> NDArray[np.bool_]:
     return held_out
 
 
-def cut_blocks(documents: Sequence[Sequence[int]], frame: Frame, block_tokens: int) -> NDArray[np.int32]:
-    """Join documents in order and cut them to ``[block, token]``; a remainder that fills no block is dropped."""
+def cut_blocks(
+    documents: Iterable[Sequence[int] | NDArray[np.int32]], frame: Frame, block_tokens: int
+) -> Iterator[NDArray[np.int32]]:
+    """Join documents in order and cut them to blocks; a remainder that fills no block is dropped.
+
+    Yields:
+        ``[block, token]``, some blocks at a time: no more documents are held than these need.
+    """
     between = np.array(frame.between, np.int32)
-    pieces = [piece for document in documents for piece in (np.asarray(document, np.int32), between)]
-    stream = np.concatenate(pieces) if pieces else between
     room = block_tokens - len(frame.before) - len(frame.after)
+    pieces, tokens = list[NDArray[np.int32]](), 0
+    for document in documents:
+        pieces += [np.asarray(document, np.int32), between]
+        tokens += len(document) + len(between)
+        if tokens >= CUT_TOKENS:
+            blocks, rest = _cut(np.concatenate(pieces), frame, room)
+            yield blocks
+            pieces, tokens = [rest], len(rest)
+    yield _cut(np.concatenate(pieces) if pieces else np.zeros(0, np.int32), frame, room)[0]
+
+
+def _cut(stream: NDArray[np.int32], frame: Frame, room: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the whole blocks of a stream of tokens, ``[block, token]``, and the tokens after them."""
     count = len(stream) // room
     before, after = (np.tile(np.array(ids, np.int32), (count, 1)) for ids in (frame.before, frame.after))
-    return np.concatenate([before, stream[: count * room].reshape(count, room), after], axis=1)
+    blocks = np.concatenate([before, stream[: count * room].reshape(count, room), after], axis=1)
+    return blocks, stream[count * room :].copy()

@@ -9,7 +9,8 @@ nothing.
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +20,17 @@ from numpy.typing import NDArray
 
 from permafrost.data.atomic import move_into_place, temporary_path
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.digests import digest_of_parts
+from permafrost.data.digests import PartsDigest
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec, differences, origin
+from permafrost.data.machine import pick_device
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan
-from permafrost.extract.backbones.identity import compute_dtype, pick_device
+from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
+from permafrost.extract.pretraining.token_file import TokenFile, blocks_on_disk
 from permafrost.extract.pretraining.vocabulary import Vocabulary, read_vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
@@ -40,12 +44,25 @@ HELD_OUT_SEED = 1 << 32
 """Added to the seed for the masks of held-out text."""
 
 
-def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: Progress | None = None) -> LanguageModel:
+def _training_device(wanted: str) -> str:
+    device = pick_device(wanted)
+    if device.startswith("cuda:"):
+        raise SpecError(
+            f'device = "{device}": all visible GPUs take part in the pretraining of a language model; set device = '
+            f'"cuda", and CUDA_VISIBLE_DEVICES={device.removeprefix("cuda:")} in the environment to choose one.'
+        )
+    return device
+
+
+def pretrain(
+    spec: LanguageSpec, texts: Iterable[str], folder: Path, progress: Progress | None = None, device: str = "auto"
+) -> LanguageModel:
     """Pretrain a model and leave it in ``folder``, with its tokenizer; resume from a checkpoint if there is one.
 
     Args:
-        texts: documents; each is learned from or held out as a whole.
+        texts: documents, which may be read anew; each is learned from or held out as a whole.
         folder: where the model goes; if it holds the result of the same pretraining, that is returned.
+        device: as the setting ``device``; all GPUs take part, so it names none of several.
 
     Raises:
         InputError: the folder holds something else, its checkpoints are of another pretraining, the vocabulary does not
@@ -55,10 +72,11 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     progress, started = progress or NoProgress(), time.perf_counter()
     if folder.exists():
         return read_existing(spec, texts, folder)
-    vocabulary, device = read_vocabulary(spec, texts), pick_device("auto")
+    device, vocabulary = _training_device(device), read_vocabulary(spec, texts)
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
-    source = origin(spec, vocabulary.digest, _texts_digest(texts), dtype)
-    blocks, held_out = blocks_of(spec, vocabulary, texts)
+    counted = _CountedTexts(texts)
+    blocks, held_out = blocks_of(spec, vocabulary, counted, folder.parent)
+    source = origin(spec, vocabulary.digest, counted.digest, dtype)
     masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
     checkpoints = folder.with_name(folder.name + CHECKPOINTS)
     from permafrost.extract.pretraining.trainer import LanguageTrainer, newest_checkpoint, open_folder
@@ -67,7 +85,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
         open_folder(checkpoints, source)
         checkpoint = newest_checkpoint(checkpoints, progress)
         progress.note(
-            f"{spec.objective} pretraining: {len(texts):,} documents, {len(blocks):,} blocks of "
+            f"{spec.objective} pretraining: {counted.count:,} documents, {len(blocks):,} blocks of "
             f"{spec.block_tokens} tokens and {len(held_out):,} held out; {dtype} on {device}"
             + (f"; resuming from step {checkpoint.name.rpartition('-')[2]}" if checkpoint else "")
         )
@@ -85,7 +103,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
             loss=loss,
             perplexity=None if loss is None else float(np.exp(loss)),
             parameters=model.num_parameters(),
-            documents=len(texts),
+            documents=counted.count,
             blocks=len(blocks),
             held_out=len(held_out),
             seconds=time.perf_counter() - started,
@@ -98,7 +116,7 @@ def pretrain(spec: LanguageSpec, texts: Sequence[str], folder: Path, progress: P
     return result
 
 
-def read_existing(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> LanguageModel:
+def read_existing(spec: LanguageSpec, texts: Iterable[str], folder: Path) -> LanguageModel:
     """Return the model in ``folder`` if it is the result of this pretraining.
 
     Raises:
@@ -115,7 +133,9 @@ def read_existing(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> Lan
     vocabulary = vocabulary_digest(spec) or model.origin.get("vocabulary", "")  # the text decides one that is learned
     auto = spec.compute_dtype == "auto"
     dtype = model.origin.get("compute_dtype", "") if auto else spec.compute_dtype
-    if different := differences(model.origin, origin(spec, vocabulary, _texts_digest(texts), dtype)):
+    counted = _CountedTexts(texts)
+    deque(counted, maxlen=0)
+    if different := differences(model.origin, origin(spec, vocabulary, counted.digest, dtype)):
         raise InputError(
             f"{folder} holds the model of another pretraining ({'; '.join(different)}), which is never overwritten; go "
             "back to its settings, or set language.folder to another."
@@ -124,28 +144,39 @@ def read_existing(spec: LanguageSpec, texts: Sequence[str], folder: Path) -> Lan
 
 
 def blocks_of(
-    spec: LanguageSpec, vocabulary: Vocabulary, texts: Sequence[str]
+    spec: LanguageSpec, vocabulary: Vocabulary, texts: Iterable[str], folder: Path
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the blocks to learn from and the blocks held out, ``[block, token]`` each.
+    """Return the blocks to learn from and the blocks held out, ``[block, token]`` each, mapped from files.
+
+    Args:
+        folder: in whose file system the files without a name are.
 
     Raises:
         CorpusError: either has no block.
+        MachineError: the disk is full.
     """
-    documents = vocabulary.encode(texts)
-    lengths = np.array([len(document) for document in documents], np.int64)
-    held_out = draw_held_out(lengths, spec.held_out, spec.seed)
-    splits = []
-    for chosen, name in ((~held_out, "to learn from"), (held_out, "held out")):
-        chosen_documents = [document for document, keep in zip(documents, chosen, strict=True) if keep]
-        blocks = cut_blocks(chosen_documents, vocabulary.frame, spec.block_tokens)
+    try:
+        with TokenFile(folder) as documents:
+            documents.append(vocabulary.encode(texts))
+            lengths = documents.lengths
+            held_out = draw_held_out(lengths, spec.held_out, spec.seed)
+            parts = [
+                blocks_on_disk(cut_blocks(documents.documents(chosen), vocabulary.frame, spec.block_tokens), folder)
+                for chosen in (~held_out, held_out)
+            ]
+    except OSError as error:
+        raise MachineError(
+            f"{folder}: the token ids of the text cannot be written ({error.strerror or error}); set language.folder "
+            "to another disk."
+        ) from error
+    for blocks, chosen, name in zip(parts, (~held_out, held_out), ("to learn from", "held out"), strict=True):
         if not len(blocks) and (spec.held_out or name == "to learn from"):
             raise CorpusError(
-                f"the text is too small: {lengths[chosen].sum():,} tokens in {len(chosen_documents):,} documents "
+                f"the text is too small: {lengths[chosen].sum():,} tokens in {chosen.sum():,} documents "
                 f"{name} do not fill one block of language.block_tokens = {spec.block_tokens}; take more text or "
                 "shorter blocks" + (", or set language.held_out = 0." if spec.held_out else ".")
             )
-        splits.append(blocks)
-    return splits[0], splits[1]
+    return parts[0], parts[1]
 
 
 def make_language_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrainedModel":
@@ -198,5 +229,16 @@ def _write_model(model: "PreTrainedModel", vocabulary: Vocabulary, result: Langu
         move_into_place(temporary, result.folder)
 
 
-def _texts_digest(texts: Sequence[str]) -> str:
-    return digest_of_parts(text.encode() for text in texts)[:16]
+class _CountedTexts:
+    """Texts that are counted, and whose digest is made, while they are read."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts, self.count, self.digest = texts, 0, ""
+
+    def __iter__(self) -> Iterator[str]:
+        parts = PartsDigest()
+        for text in self._texts:
+            parts.add(text.encode())
+            self.count += 1
+            yield text
+        self.digest = parts.digest[:16]

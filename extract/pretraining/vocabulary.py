@@ -4,9 +4,10 @@ transformers and tokenizers are imported where they are used: they are slow to i
 nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,14 +69,12 @@ class Vocabulary:
         token_id: int | None = self.tokenizer.token_to_id(spelling) if spelling else None
         return token_id
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, without special tokens."""
-        ids: list[list[int]] = []
-        for start in range(0, len(texts), CHUNK):
-            chunk = list(texts[start : start + CHUNK])
-            encodings = self.tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
-            ids.extend(encoding.ids for encoding in encodings)
-        return ids
+    def encode(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """Yield the token ids of each text, without special tokens."""
+        remaining = iter(texts)
+        while chunk := list(islice(remaining, CHUNK)):
+            for encoding in self.tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+                yield encoding.ids
 
     def masking(self, share: float) -> Masking:
         """Return the masking of a ``share`` of tokens; the vocabulary must have a mask token."""
@@ -95,7 +94,7 @@ class Vocabulary:
         return next((token for token in SPECIAL[role] if self.tokenizer.token_to_id(token) is not None), "")
 
 
-def read_vocabulary(spec: LanguageSpec, texts: Sequence[str] = ()) -> Vocabulary:
+def read_vocabulary(spec: LanguageSpec, texts: Iterable[str] = ()) -> Vocabulary:
     """Return the vocabulary that a spec names, or one learned from ``texts`` if it names none.
 
     Raises:
@@ -148,7 +147,7 @@ def vocabulary_digest(spec: LanguageSpec) -> str:
     return read_tokenizer(vocabulary_folder(spec.vocabulary)).digest[:16] if spec.vocabulary else ""
 
 
-def learn_tokenizer(texts: Sequence[str], entries: int, special: Sequence[str]) -> "Tokenizer":
+def learn_tokenizer(texts: Iterable[str], entries: int, special: Sequence[str]) -> "Tokenizer":
     """Learn a byte-level byte-pair encoding from ``texts``; it can encode any text.
 
     Args:

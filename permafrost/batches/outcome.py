@@ -46,7 +46,7 @@ class NamedProgress:
         self._note(f"{self._name}: {message}")
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Yield a function that ignores the steps."""
         yield lambda steps: None
 

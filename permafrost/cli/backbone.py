@@ -74,6 +74,7 @@ def backbones_command(as_json: options.JsonOption = False) -> None:
 @backbone_app.command("pretrain")
 def pretrain_command(
     recipe: options.RecipeName,
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     runs: options.RunsOption = Path("runs"),
     as_json: options.JsonOption = False,
@@ -83,7 +84,7 @@ def pretrain_command(
     The recipe's table [language] describes it. The command writes a model folder, which plan.backbone can name. You may
     stop the command at any time and repeat it: it continues.
     """
-    result = api.pretrain(recipe, options.recipe_overrides(set_), runs, Console())
+    result = api.pretrain(recipe, options.recipe_overrides(set_, device=device), runs, Console())
     if as_json:
         show_json({"run": result.path and str(result.path)} | result.facts)
         return
@@ -97,6 +98,7 @@ def similarity_command(
     backbone: options.BackboneOption = None,
     pooling: options.PoolingOption = "",
     file: options.SentencesFile = None,
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     runs: options.RunsOption = Path("runs"),
     max_bytes: options.MaxBytesOption = "",
@@ -111,7 +113,7 @@ def similarity_command(
     from permafrost.data.readers.plain_text import read_sentences  # loads pyarrow
 
     sentences = read_sentences(file) if file else texts or None
-    overrides = options.recipe_overrides(set_, max_bytes)
+    overrides = options.recipe_overrides(set_, max_bytes, device=device)
     show_similarity(api.similarity(sentences, backbone or (), pooling, overrides, runs, Console()), as_json)
 
 

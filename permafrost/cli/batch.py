@@ -41,6 +41,7 @@ Workers = Annotated[int, typer.Option(metavar="N", help="Processes that train in
 @batch_app.command("batch")
 def batch_command(
     words: BatchWords,
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     grid: GridOption = None,
     backbone: Backbones = None,
@@ -64,7 +65,7 @@ def batch_command(
     from permafrost.batches.summary import table_of
 
     keys = {key: value for key, value in given.items() if value}
-    result = run_batch(words, runs, workers, Console(), set_ or (), **keys)
+    result = run_batch(words, runs, workers, Console(), options.recipe_overrides(set_, device=device), **keys)
     if as_json:
         about = {"batch": str(result.path), "texts_run": result.texts_run, "failed": result.failed}
         done = {run: str(result.path / run) for run, outcome in result.outcomes.items() if not outcome.error}

@@ -72,6 +72,7 @@ def latents_command(
     view: ViewOption = None,
     max_tokens: MaxTokensOption = "",
     template: TemplateOption = "",
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
@@ -86,7 +87,7 @@ def latents_command(
     """
     own = options.corpus_arguments(data, columns, target)
     overrides = plan_overrides(backbone, layers, view, max_tokens, template, set_)
-    overrides += options.recipe_overrides(None, max_bytes, strict)
+    overrides += options.recipe_overrides(None, max_bytes, strict, device=device)
     result = exporting.export_latents(own["data"], out, format_, own["columns"], own["target"], overrides, Console())
     if as_json:
         show_json(vars(result) | {"folder": str(result.folder), "files": list(result.files)})
@@ -122,6 +123,7 @@ def embed_command(
     task: options.TaskOption = "",
     backbone: options.PlaceOption = "",
     view: EmbedView = "",
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -145,7 +147,7 @@ def embed_command(
     console, texts = Console(), read_sentences(file) if file else None
     if texts == []:
         raise CorpusError(f"{file}: it holds no texts.")
-    embedder = embedding.make_embedder(name, task, view, set_ or (), backbone)
+    embedder = embedding.make_embedder(name, task, view, set_ or (), backbone, device)
     console.note(embedder.meaning)
     if out:
         embedded = embedding.embed_file(embedder, texts, out, console)

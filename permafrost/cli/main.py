@@ -60,6 +60,7 @@ def run_command(
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
     drop_leaks: options.DropLeaksOption = False,
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
     name: options.NameOption = "",
@@ -78,7 +79,7 @@ def run_command(
     several tasks share a backbone.
     """
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks, device)
     result = api.run(recipe, overrides, runs, Console(), only or (), **own, name=name, if_done=if_done)
     if isinstance(result, SimilarityResult):
         show_similarity(result, as_json)
@@ -94,6 +95,7 @@ def train_command(
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
     drop_leaks: options.DropLeaksOption = False,
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     only: options.OnlyOption = None,
     name: options.NameOption = "",
@@ -104,7 +106,7 @@ def train_command(
 ) -> None:
     """Like run, from cached latents alone: no backbone is needed."""
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, "", strict, backbone, drop_leaks)
+    overrides = options.recipe_overrides(set_, "", strict, backbone, drop_leaks, device)
     result = api.train(recipe, overrides, runs, Console(), only or (), **own, name=name, if_done=if_done)
     show_training(result, as_json)
 
@@ -117,6 +119,7 @@ def ablate_command(
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
     drop_leaks: options.DropLeaksOption = False,
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     variant: options.VariantOption = "",
     name: options.NameOption = "",
@@ -133,7 +136,7 @@ def ablate_command(
     alone.
     """
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks, device)
     result = api.ablate(recipe, overrides, runs, Console(), variant, **own, name=name, if_done=if_done)
     show_training(result, as_json)
 
@@ -146,6 +149,7 @@ def study_command(
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
     drop_leaks: options.DropLeaksOption = False,
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     name: options.StudyName = "",
     if_done: options.IfDoneOption = "skip",
@@ -166,7 +170,7 @@ def study_command(
     seeds. You may stop the command at any time: a study of the same name continues.
     """
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks, device)
     settings = (name, trials, workers, storage, runs, Console(), variant)
     if not dashboard:
         _show_study(*api.study(recipe, overrides, *settings, **own, if_done=if_done), as_json)
@@ -207,6 +211,7 @@ def extract_command(
     columns: options.ColumnsOption = "",
     target: options.TargetOption = "",
     backbone: options.ModelOption = "",
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
@@ -217,13 +222,13 @@ def extract_command(
     Texts whose latents are cached already are skipped. You may stop the command at any time and repeat it.
     """
     own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, device=device)
     corpora, latents = api.extract(recipe, overrides, Console(), **own)
     facts = {
         "stores": [str(plan.store.path) for plan in latents],
         "seconds": sum(plan.seconds for plan in latents),
         "texts": sum(corpus.text_count for corpus in corpora),
-        "texts_distinct": sum(len(corpus.texts) for corpus in corpora),
+        "texts_distinct": sum(corpus.texts_distinct for corpus in corpora),
         "texts_run": sum(plan.texts_run for plan in latents),
         "truncated": sum(plan.truncated for plan in latents),
     }

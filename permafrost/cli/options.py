@@ -1,18 +1,12 @@
 """Options and arguments that the commands share, and the recipe settings that they stand for."""
 
-import re
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 import typer
 
-from permafrost.data.spec import SpecError
+from permafrost.data.machine import size_in_bytes
 from permafrost.named_runs import IfDone
-
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-"""Unit of a size -> bytes."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
@@ -230,6 +224,11 @@ DropLeaksOption = Annotated[
 ]
 
 
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="Where to run: auto (the default), cpu, cuda, cuda:1 or mps.")
+]
+
+
 class CorpusArguments(TypedDict):
     """Arguments of the interface's functions that replace the corpus of a recipe."""
 
@@ -254,6 +253,7 @@ def recipe_overrides(
     strict: bool = False,
     backbone: str = "",
     drop_leaks: bool = False,
+    device: str = "",
 ) -> list[str]:
     """Return options as ``KEY=VALUE`` settings: those of ``--set``, then those with a name of their own.
 
@@ -262,22 +262,11 @@ def recipe_overrides(
     """
     overrides = [*(set_ or ()), *([f"plan.backbone={backbone}"] if backbone else [])]
     if max_bytes:
-        overrides.append(f"extract.max_bytes={size_in_bytes(max_bytes)}")
+        overrides.append(f"extract.max_bytes={size_in_bytes(max_bytes, '--max-bytes')}")
     if strict:
         overrides.append("corpus.strict=true")
     if drop_leaks:
         overrides.append("corpus.drop_leaks=true")
+    if device:
+        overrides.append(f"device={device}")
     return overrides
-
-
-def size_in_bytes(text: str) -> int:
-    """Return ``500MB``, ``1.5 GiB`` or plain bytes as a number of bytes; KB is 1,000 bytes, KiB 1,024.
-
-    Raises:
-        SpecError: ``text`` is no such size.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", text.strip().upper())
-    size = round(float(match[1]) * UNITS[match[2] or ""]) if match else 0
-    if size < 1:
-        raise SpecError(f"--max-bytes {text!r}: expected a size such as 500MB, 20GB or 1000000.")
-    return size

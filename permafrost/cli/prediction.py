@@ -20,6 +20,7 @@ def predict_command(
     columns: options.ColumnsOption = "",
     task: options.TaskOption = "",
     backbone: options.PlaceOption = "",
+    device: options.DeviceOption = "",
     out: options.OutOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -44,7 +45,7 @@ def predict_command(
 
     if out:
         output.check_output_path(out, file)
-    console, predictor = Console(), api.load(run_folder, task, backbone)
+    console, predictor = Console(), api.load(run_folder, task, backbone, device)
     runs = predictor.tasks
     if file:
         requested = requests.requests_from_file(runs, file, console, options.column_names(columns))
@@ -78,6 +79,7 @@ def evaluate_command(
     label_map: options.LabelMapOption = None,
     task: options.TaskOption = "",
     backbone: options.PlaceOption = "",
+    device: options.DeviceOption = "",
     set_: options.SetOption = None,
     name: options.NameOption = "",
     if_done: options.IfDoneOption = "skip",
@@ -98,14 +100,14 @@ def evaluate_command(
     sets the label itself). Rows with a label that the run does not have are left out, counted, and listed in
     skipped.csv. Scores are mapped from the range of the data to that of the run.
 
-    --set changes keys of corpus and extract, such as corpus.limit=500 or extract.cache=FOLDER.
+    --set changes device, and keys of corpus and extract, such as corpus.limit=500 or extract.cache=FOLDER.
     """
     for folder in run_folders:
         if not folder.is_dir() and (folder.exists() or data):
             raise RunError(f"{folder} is no run folder; if it is data, repeat the option: --data A --data B.")
         RunFolder(folder, RunError)
     own = options.corpus_arguments("", columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, device=device)
     from permafrost.evaluation import evaluate  # loads torch
 
     result = evaluate(

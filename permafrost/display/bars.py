@@ -14,8 +14,8 @@ from rich.progress import (
 )
 
 
-def make_bar(console: Console, label: str, total: int, **options: Any) -> tuple[Progress, Callable[[int], None]]:
-    """Return a bar over ``total`` steps, and a function that advances it by a number of steps.
+def make_bar(console: Console, label: str, total: int | None, **options: Any) -> tuple[Progress, Callable[[int], None]]:
+    """Return a bar over ``total`` steps (None: a count of them), and a function that advances it by a number of steps.
 
     Args:
         options: of :class:`rich.progress.Progress`.

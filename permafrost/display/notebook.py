@@ -50,7 +50,7 @@ class NotebookProgress:
         self._draw()
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show a bar while the context lasts; yields a function that advances it by a number of steps."""
         console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
         bar, advance_bar = make_bar(console, label, total, auto_refresh=False)
@@ -70,7 +70,8 @@ class NotebookProgress:
         finally:
             self._bars.remove(bar)
             if self._handle and not self._notes:  # else nothing would be left in the cell
-                self._notes.append(f"{label}: {bar.tasks[0].completed:,.0f} of {total:,}")
+                of_total = "" if total is None else f" of {total:,}"
+                self._notes.append(f"{label}: {bar.tasks[0].completed:,.0f}{of_total}")
             if self._handle:
                 self._draw()
 

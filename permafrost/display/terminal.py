@@ -22,7 +22,7 @@ class TerminalProgress:
             self._console.print(message, style="dim", markup=False)
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show a bar while the context lasts; yields a function that advances it by a number of steps."""
         hidden = self._quiet or not self._console.is_terminal
         bar, advance = make_bar(self._console, label, total, transient=True, disable=hidden)

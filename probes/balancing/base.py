@@ -29,14 +29,18 @@ def form_of(loss: str) -> str:
     return FORMS.get(loss, "classes")
 
 
+Number = float | Tensor
+"""Number of a step for the log; a scalar on the device of the training, so that no step waits for it."""
+
+
 @dataclass(frozen=True)
 class BalancedStep:
     """Weights and gradient cosines of one step, for the log."""
 
-    weights: dict[str, float]
+    weights: Mapping[str, Number]
     """Task -> factor of its gradient in the gradient of the shared parameters."""
 
-    cosines: dict[tuple[str, str], float]
+    cosines: Mapping[tuple[str, str], Number]
     """Pair of tasks -> cosine of their gradients by the shared parameters, 0 if one has no gradient; below 0 they
     conflict. Empty if the balancer does not compare gradients."""
 

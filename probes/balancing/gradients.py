@@ -11,14 +11,14 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from permafrost.probes.balancing.base import BalancedStep, Balancer, form_of
+from permafrost.probes.balancing.base import BalancedStep, Balancer, Number, form_of
 from permafrost.probes.config.multitask import BalancingSpec
 
 EVERY_STEPS = 10
 """Steps between two measurements of cosines, from the first of an epoch on: each costs a backward pass per task."""
 
 
-def gradient_cosines(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[tuple[str, str], float]:
+def gradient_cosines(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[tuple[str, str], Number]:
     """Return the cosine of the gradients of every pair of tasks by shared parameters; gradients stay unset.
 
     0 if a task has no gradient; tasks with a cosine below 0 conflict.
@@ -31,14 +31,14 @@ def gradient_cosines(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter
         return {}
     gradients = {task: _flat_gradient(loss, shared) for task, loss in losses.items()}
     return {
-        (first, second): float(torch.nn.functional.cosine_similarity(gradients[first], gradients[second], dim=0))
+        (first, second): torch.nn.functional.cosine_similarity(gradients[first], gradients[second], dim=0)
         for first, second in combinations(gradients, 2)
     }
 
 
 def _flat_gradient(loss: Tensor, shared: Sequence[nn.Parameter]) -> Tensor:
     if not loss.requires_grad:
-        return torch.zeros(sum(parameter.numel() for parameter in shared))
+        return torch.zeros(sum(parameter.numel() for parameter in shared), device=loss.device)
     gradients = torch.autograd.grad(loss.sum(), shared, retain_graph=True, materialize_grads=True)
     return torch.cat([gradient.flatten() for gradient in gradients])
 
@@ -67,15 +67,18 @@ class GradNorm(Balancer):
         self.initial: Tensor
         self.register_buffer("weights", torch.ones(len(tasks)))
         self.register_buffer("initial", torch.full((len(tasks),), math.nan))
+        self._logs: Tensor
+        self.register_buffer(
+            "_logs", torch.tensor([form_of(loss) == "log_squares" for loss in tasks.values()]), persistent=False
+        )
 
     def backward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> BalancedStep:
         """Set the gradients as :meth:`Balancer.backward`."""
-        ordered, weights = self._all_losses(losses), self.weights.tolist()
+        ordered, weights = self._all_losses(losses), self.weights.unbind()
         gradients = _task_gradients([weight * loss for weight, loss in zip(weights, ordered, strict=True)], shared)
         _set_gradient(gradients.sum(0), shared)
         values = torch.stack([loss.detach() for loss in ordered])
-        logs = torch.tensor([form_of(loss) == "log_squares" for loss in self.tasks.values()])
-        self._update_weights(torch.where(logs, values.exp(), values), gradients.norm(dim=1))
+        self._update_weights(torch.where(self._logs, values.exp(), values), gradients.norm(dim=1))
         cosines = _pairwise_cosines(self.tasks, gradients @ gradients.T)
         return BalancedStep(dict(zip(self.tasks, weights, strict=True)), cosines)
 
@@ -83,12 +86,12 @@ class GradNorm(Balancer):
         """Update the weights by the losses and the norms of the weighted gradients, ``[task]`` each."""
         self.initial = torch.where(self.initial.isnan() & (losses > 0), losses, self.initial)
         ratios, mean = losses / self.initial, norms.mean()
-        if not mean > 0 or not ratios.mean() > 0:
-            return  # a loss was never above 0, all losses are 0, or the shared parameters are frozen by now
         target = mean * (ratios / ratios.mean()) ** self.spec.alpha
         slope = torch.sign(norms - target) * norms / mean
         updated = self.weights * torch.exp(-self.spec.learning_rate * slope)
-        self.weights = updated * (len(updated) / updated.sum())
+        updated = updated * (len(updated) / updated.sum())
+        # else a loss was never above 0, all losses are 0, or the shared parameters are frozen by now
+        self.weights = torch.where((mean > 0) & (ratios.mean() > 0), updated, self.weights)
 
 
 class PCGrad(Balancer):
@@ -108,9 +111,10 @@ class PCGrad(Balancer):
         """Set the gradients as :meth:`Balancer.backward`."""
         gradients = _task_gradients(self._all_losses(losses), shared)
         products = gradients @ gradients.T
-        factors = projection_factors(products.double(), self.generator).to(gradients.dtype)
+        exact = products if products.device.type == "mps" else products.double()  # mps has no float64
+        factors = projection_factors(exact, self.generator).to(gradients.dtype)
         _set_gradient(factors @ gradients, shared)
-        weights = dict(zip(self.tasks, factors.tolist(), strict=True))
+        weights = dict(zip(self.tasks, factors.unbind(), strict=True))
         return BalancedStep(weights, _pairwise_cosines(self.tasks, products))
 
     def get_extra_state(self) -> Tensor:
@@ -127,17 +131,17 @@ def projection_factors(products: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         products: ``[task, task]``, scalar products of the gradients.
-        generator: draws the order of the projections.
+        generator: draws the order of the projections; of the CPU, so that it is the same on every device.
 
     Returns:
         ``[task]``.
     """
-    factors = torch.eye(len(products), dtype=products.dtype)
+    factors = torch.eye(len(products), dtype=products.dtype, device=products.device)
     for task, row in enumerate(factors):
-        for other in torch.randperm(len(products), generator=generator).tolist():
-            product = row @ products[other]
-            if other != task and product < 0 < products[other, other]:
-                row[other] -= product / products[other, other]
+        for other in torch.randperm(len(products), generator=generator, device="cpu").tolist():
+            if other != task:
+                product, square = row @ products[other], products[other, other]
+                row[other] -= torch.where((product < 0) & (square > 0), product / square, 0.0)
     return factors.sum(0)
 
 
@@ -170,8 +174,8 @@ def _matching_slices(flat: Tensor, shared: Sequence[nn.Parameter]) -> Iterator[t
             yield parameter.grad, flat[start:end].view_as(parameter)
 
 
-def _pairwise_cosines(tasks: Iterable[str], products: Tensor) -> dict[tuple[str, str], float]:
+def _pairwise_cosines(tasks: Iterable[str], products: Tensor) -> dict[tuple[str, str], Number]:
     norms = products.diagonal().sqrt()
     cosines = (products / (norms * norms[:, None])).nan_to_num(nan=0.0)
     pairs = combinations(enumerate(tasks), 2)
-    return {(first, second): cosines[row, column].item() for (row, first), (column, second) in pairs}
+    return {(first, second): cosines[row, column] for (row, first), (column, second) in pairs}

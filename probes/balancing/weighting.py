@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from permafrost.data.spec import SpecError, nearest
-from permafrost.probes.balancing.base import BalancedStep, Balancer, form_of
+from permafrost.probes.balancing.base import BalancedStep, Balancer, Number, form_of
 from permafrost.probes.balancing.gradients import GradNorm, PCGrad
 from permafrost.probes.config.multitask import BalancingSpec
 
@@ -53,12 +53,13 @@ class Uncertainty(Balancer):
         with torch.no_grad():
             for s in self.log_variances:
                 s.clamp_(*self.spec.bounds)
-        log_variances, costs, weights = dict(zip(self.tasks, self.log_variances, strict=True)), [], {}
+        log_variances, costs = dict(zip(self.tasks, self.log_variances, strict=True)), []
+        weights: dict[str, Number] = {}
         for task, loss in losses.items():
             s, form = log_variances[task], form_of(self.tasks[task])
             precision = torch.exp(-s) if form == "classes" else torch.exp(-s) / 2
             cost = precision * (loss.exp() if form == "log_squares" else loss)
-            weights[task] = (cost if form == "log_squares" else precision).item()
+            weights[task] = (cost if form == "log_squares" else precision).detach().reshape(())
             costs.append(cost + s / 2)
         _sum(costs).backward()  # type: ignore[no-untyped-call]
         return BalancedStep(weights, {})

@@ -9,6 +9,7 @@ from typing import Any
 
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.language.spec import LanguageSpec
+from permafrost.data.machine import check_device
 from permafrost.data.spec import SpecError, assign, fingerprint, nearest, parse, plain
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec
@@ -19,7 +20,7 @@ from permafrost.probes.config.names import PROBE, TASK_NAME, UNTRAINED
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.similarity import SimilaritySpec
 from permafrost.probes.config.study import StudySpec
-from permafrost.probes.config.train import PretrainingSpec, TrainSpec
+from permafrost.probes.config.train import OF_WHOLE_RUN, PretrainingSpec, TrainSpec
 
 RESERVED = ("backbone", "shared", PROBE)
 """Names that no task can have: components of a training, and the only task of a recipe, have them."""
@@ -58,6 +59,11 @@ class Recipe:
     duration: str = ""
     """Measured duration of the whole experiment, printed at its start; empty for short ones."""
 
+    device: str = "auto"
+    """Device that everything runs on: "cpu", "cuda", "cuda:1" (the second GPU), or "mps"; "auto" is the GPU of CUDA or
+    ROCm if there is one, else the CPU. Latents stay in the memory of a GPU while a probe trains if they take at most
+    half of what is free there. It is no part of what is trained: checkpoints and run folders move between devices."""
+
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     plan: CapturePlan = field(default_factory=CapturePlan)
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,6 +91,7 @@ class Recipe:
     similarity: SimilaritySpec = field(default_factory=SimilaritySpec)
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         plans = {name: _with_types(self.plan, table, f"[plans.{name}]") for name, table in self.plans.items()}
         object.__setattr__(self, "plans", plans)
         for task, tables in self.tasks.items():
@@ -95,8 +102,8 @@ class Recipe:
             for table, values in tables.items():
                 if table not in TASK_TABLES or not isinstance(values, dict):
                     raise SpecError(f"[tasks.{task}]: '{table}' is not one of the tables {', '.join(TASK_TABLES)}.")
-            if "track" in tables.get("train", {}):
-                raise SpecError(f"[tasks.{task}]: train.track is of the whole run; set it in [train].")
+            if whole := [key for key in OF_WHOLE_RUN if key in tables.get("train", {})]:
+                raise SpecError(f"[tasks.{task}]: train.{whole[0]} is of the whole run; set it in [train].")
         self.task_recipes()
         object.__setattr__(self, "tasks", {task: self._typed_task(task) for task in self.tasks})
         for name in self.probe.inputs:
@@ -144,8 +151,14 @@ class Recipe:
 
     def relevant_settings(self) -> "Recipe":
         """Return the recipe without the settings that change no weight and no figure."""
-        train = replace(self.train, checkpoint_seconds=0.0, track=())
-        return replace(self, summary="", duration="", extract=ExtractSpec(), train=train)
+        train = replace(self.train, checkpoint_seconds=0.0, track=(), memory="auto")
+        return replace(self, summary="", duration="", device="auto", extract=ExtractSpec(), train=train)
+
+    @property
+    def extraction(self) -> ExtractSpec:
+        """Settings of the extraction, on the device of the recipe unless they name another."""
+        own = self.extract.device != "auto"
+        return self.extract if own or self.device == "auto" else replace(self.extract, device=self.device)
 
     def corpora(self) -> list[CorpusSpec]:
         """Return the specs of the corpora that a run reads, each once; a comparison of sentences reads none."""
@@ -206,8 +219,8 @@ def with_variant(recipe: Recipe, variant: Variant) -> Recipe:
             raise SpecError(
                 f"variant '{variant.name}': '{key}' cannot vary; a variant sets keys of {', '.join(VARIABLE_TABLES)}."
             )
-        if key == "train.track":
-            raise SpecError(f"variant '{variant.name}': train.track is of the whole run; set it in [train].")
+        if key in [f"train.{name}" for name in OF_WHOLE_RUN]:
+            raise SpecError(f"variant '{variant.name}': {key} is of the whole run; set it in [train].")
         assign(tree, key, value)
     varied = parse(Recipe, tree, f"variant '{variant.name}'")
     before, after = _metrics(recipe), _metrics(varied)

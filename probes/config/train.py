@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.machine import size_in_bytes
 from permafrost.data.spec import SpecError
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -98,7 +99,18 @@ class TrainSpec:
     says, else in the working folder), "wandb" (as its environment says). Each is an extra of the installation. Nothing
     that is trained depends on it: a run with other trackers is the same run."""
 
+    memory: int | str = "auto"
+    """Memory that the latents of a probe may take, in bytes or such as "8GB"; "auto" is half of the free memory. More
+    latents are copied into a temporary file in extract.cache, in the order of the corpus, and read from it ahead of
+    training. No figure depends on it: a run with another limit is the same run."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """:attr:`memory` in bytes; None if it is "auto"."""
+        return None if self.memory == "auto" else size_in_bytes(str(self.memory), "train.memory")
+
     def __post_init__(self) -> None:
+        _ = self.memory_bytes
         if unknown := [name for name in self.track if name not in TRACKERS]:
             raise SpecError(f"track: there is no tracker {unknown[0]!r}. Known: {', '.join(TRACKERS)}.")
         object.__setattr__(self, "track", tuple(dict.fromkeys(self.track)))
@@ -116,7 +128,10 @@ class TrainSpec:
             raise SpecError(f"seeds must name at least one, none negative and none twice, got {list(self.seeds)}.")
 
 
-UNUSED_IN_PRETRAINING = ("loss", "class_weights", "metric", "seeds", "average", "mixer_learning_rate", "track")
+OF_WHOLE_RUN = ("track", "memory")
+"""Settings of :class:`TrainSpec` that neither a task nor a variant can have of its own."""
+
+UNUSED_IN_PRETRAINING = ("loss", "class_weights", "metric", "seeds", "average", "mixer_learning_rate", *OF_WHOLE_RUN)
 """Settings of :class:`TrainSpec` that have no effect on pretraining: its task or the recipe fixes them."""
 
 

@@ -125,7 +125,7 @@ def other_corpus(data: EvaluationData, run: LoadedRun, space: LabelSpace, asked:
     usable = usable_records((record.in_split(name) for record in chosen), make_encoding(targets), skipped)
     limits = (data.spec.limit, data.spec.limits, data.spec.spread)
     records = list(limit_records(with_written_labels(usable, targets, labels), *limits))
-    opened.check_rows(records)
+    opened.check_rows(bool(records))
     targets, name_notes = with_label_names(targets, labels, data.spec)
     targets, converted, read_notes = TARGETS[targets.kind].convert(targets, records)
     matched = match_records(list(converted), targets, space, skipped, data.name)

@@ -65,7 +65,8 @@ def probe_inputs(run: LoadedRun, recipe: Recipe, workspace: Workspace) -> ProbeI
             check_same_latents(
                 latents.store.identity, run.identities[name], str(run.path), recipe.capture_plan(name).backbone
             )
-    return read_inputs(stored, workspace.corpus(recipe.corpus).texts, run.columns)
+    inputs = read_inputs(stored, workspace.corpus(recipe.corpus).texts, run.columns, workspace.memory_limit(recipe))
+    return inputs.to(run.probe.device)
 
 
 def evaluated_task(run: LoadedRun, variant: str, metric: str, corpus: Corpus, inputs: ProbeInputs) -> TrainedTask:

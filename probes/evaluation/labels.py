@@ -133,7 +133,7 @@ def match_records(
             skipped.kept -= 1
             if skipped.strict:
                 raise CorpusError(f"{error} Leave out --strict to leave such rows out.") from None
-            skipped.unwanted.append(SkippedRow(error.origin, error.reason, error.problem))
+            skipped.leave_out(SkippedRow(error.origin, error.reason, error.problem))
     known = [label for label in found if space.match(label)]
     if not matched or (found and not known):
         raise NoLabelMeetsError(

@@ -3,7 +3,7 @@
 The function that pretrains is passed in. A pretraining leaves a model folder, and a run folder with its losses.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from permafrost.data.errors import InputError, PermafrostError
 from permafrost.data.language.record import LanguageModel
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import Progress
-from permafrost.data.readers.plain_text import find_text, read_documents
+from permafrost.data.streams.documents import open_documents
 from permafrost.probes.config.load import (
     check_language_model,
     names_own_backbone,
@@ -39,8 +39,9 @@ AVERAGED_STEPS = 100
 IDENTIFYING_FACTS = ("model", "steps", f"loss_last_{AVERAGED_STEPS}", "loss_held_out", "seconds")
 """Facts that two different pretrainings do not have in common."""
 
-Pretrain = Callable[[LanguageSpec, Sequence[str], Path, Progress], LanguageModel]
-"""Pretrain a model on documents and write it to a folder; a model that exists is compared with the spec and loaded."""
+Pretrain = Callable[[LanguageSpec, Iterable[str], Path, Progress, str], LanguageModel]
+"""Pretrain a model on documents, on a device, and write it to a folder; a model that exists is compared with the spec
+and loaded."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def run_pretraining(
     check_language_model(name, recipe)
     folder = Path(spec.folder)
     exists = folder.exists()
-    model = pretrain(spec, read_documents(find_text(spec.corpus), spec.lines), folder, progress)
+    model = pretrain(spec, open_documents(spec), folder, progress, recipe.device)
     if exists:
         held_out = f", perplexity {model.perplexity:.2f} on held-out text" if model.perplexity else ""
         progress.note(f"{folder} is there already{held_out}: nothing to pretrain")

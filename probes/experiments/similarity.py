@@ -99,7 +99,7 @@ def _extract(
     for backbone in recipe.similarity.backbones:
         plan = replace(recipe.plan, backbone=backbone, views=(recipe.similarity.pooling,), **FIXED)
         try:
-            stored[backbone] = provider.latents(plan, recipe.extract, corpus, progress)
+            stored[backbone] = provider.latents(plan, recipe.extraction, corpus, progress)
         except InputError as error:
             errors[backbone] = error
             continue

@@ -20,21 +20,24 @@ from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text, check_unsplit
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, single_order
+from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.providers import FrozenStates
 from permafrost.probes.inputs.token_inputs import TokenInputs, open_tokens
+from permafrost.probes.models.devices import CPU, to_device
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
 
-def cached_states(stored: PlanLatents, texts: Sequence[Text]) -> FrozenStates:
+def cached_states(stored: PlanLatents, texts: Sequence[Text], limit: MemoryLimit | None = None) -> FrozenStates:
     """Return the cached states of texts: the layer at the cut, and the frozen layers that the probe also reads.
 
     Args:
         stored: latents of a plan that :meth:`FinetuneSpec.cached_plan` returns.
+        limit: how many bytes of them may be in memory; None allows any number.
 
     Raises:
         SpecError: a text of one segment is split into windows.
     """
-    reader, tokens = open_tokens(stored.store, texts, stored.columns[TOKENS])
+    reader, tokens = open_tokens(stored.store, texts, stored.columns[TOKENS], limit)
     check_unsplit(tokens.longest, stored.store.identity.max_tokens)
     return FrozenStates(tokens, lambda windows: (reader.read(windows).states, None))  # only embeddings use segments
 
@@ -65,9 +68,9 @@ class FinetunedInputs(ProbeInputs):
         """As :meth:`ProbeInputs.text_states`; a text that occurs several times is run once."""
         rows = single_order(texts)
         distinct, inverse = np.unique(rows, return_inverse=True)
-        layers = range(len(self.columns)) if reads.all_layers else reads.sources.tolist()
+        layers = range(len(self.columns)) if reads.all_layers else reads.source_layers
         latents = _run_blocks(self.blocks, self.below, self.columns, distinct, layers, self.own)
-        return [latents[:, column] for column in torch.from_numpy(inverse.reshape(rows.shape)).T]
+        return [latents[:, column] for column in to_device(inverse.reshape(rows.shape), latents.device).T]
 
 
 def finetuned_inputs(
@@ -81,16 +84,22 @@ def finetuned_inputs(
     Raises:
         SpecError: a pooled view of texts that are split into windows, or of a text that has no tokens of its own.
     """
-    columns = tuple(Column("", view, layer) for layer in layers)
+    columns, device = tuple(Column("", view, layer) for layer in layers), _device_of(top_blocks)
     widths = (int(top_blocks.width),) * len(layers)  # type: ignore[arg-type]
     if view == TOKENS:
         read = partial(_run_distinct, top_blocks, below, columns)
-        return TokenInputs(columns=columns, widths=widths, tokens=below.tokens, blocks=top_blocks, read=read)
+        return TokenInputs(
+            columns=columns, widths=widths, tokens=below.tokens, blocks=top_blocks, read=read, device=device
+        )
     if (np.diff(below.tokens.starts) != 1).any():
         raise SpecError('a view of whole texts cannot be made of windows; set plan.truncation = "cut", or read tokens.')
     if own and not covering_ranges(below.tokens.spans, below.tokens.offsets)[:, 1].all():
         raise SpecError(f"the tokenizer makes no token of some text, so it has no view {view}; leave such texts out.")
-    return FinetunedInputs(columns=columns, widths=widths, blocks=top_blocks, below=below, own=own)
+    return FinetunedInputs(columns=columns, widths=widths, blocks=top_blocks, below=below, own=own, device=device)
+
+
+def _device_of(blocks: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in blocks.parameters()), CPU)
 
 
 def _run_distinct(
@@ -103,7 +112,8 @@ def _run_distinct(
     lengths = below.tokens.lengths
     starts = offsets_from_lengths(lengths[distinct])[:-1]
     index = concatenate_ranges(starts[inverse.reshape(-1)], lengths[windows])
-    return _run_blocks(blocks, below, columns, distinct, layers)[:, torch.from_numpy(index)]
+    states = _run_blocks(blocks, below, columns, distinct, layers)
+    return states[:, to_device(index, states.device)]
 
 
 def _run_blocks(
@@ -119,9 +129,10 @@ def _run_blocks(
     lengths = below.tokens.lengths[windows]
     spans = below.tokens.spans[below.tokens.tokens_of(windows)] if own else None
     seen = None if spans is None else covering_ranges(spans, offsets_from_lengths(lengths))
-    token_type_ids = None if segments is None else torch.from_numpy(segments)
+    device = _device_of(blocks)
+    token_type_ids = None if segments is None else to_device(segments, device)
     backbone_layers = [columns[layer].layer for layer in layers]
     latents: Tensor = blocks(
-        torch.from_numpy(values), lengths.tolist(), columns[0].view, token_type_ids, backbone_layers, seen
+        to_device(values, device), lengths.tolist(), columns[0].view, token_type_ids, backbone_layers, seen
     )
     return latents

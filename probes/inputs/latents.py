@@ -5,7 +5,8 @@ The other kinds are in :mod:`permafrost.probes.inputs.token_inputs` and :mod:`pe
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,7 +16,18 @@ from torch import Tensor, nn
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.store.block import Latents
 from permafrost.probes.config.columns import Column
+from permafrost.probes.inputs.resident import fits
+from permafrost.probes.models.devices import CPU, to_device
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
+
+WHOLE_TEXTS = 1 << 16
+"""Maximum number of texts whose moments are computed at once; those of more are sums over parts."""
+
+SUMMED_TEXTS = 1 << 10
+"""Number of texts of such a part."""
+
+ROUNDING = 1e-12
+"""Share of the mean square below which a variance is a rounding error of a constant."""
 
 MEASURED_TEXTS = 500
 """Approximate number of texts of which tokens, or latents of trainable blocks, are measured for moments."""
@@ -37,7 +49,14 @@ class ProbeInputs(ABC):
     blocks: nn.Module | None = None
     """Trainable blocks that compute the latents whenever they are read; None if the latents are stored."""
 
+    device: torch.device = CPU
+    """Device of all tensors that are returned, which is that of the probe."""
+
     _moments: dict[tuple[bytes, bool, str, bool], tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
+
+    def to(self, device: torch.device) -> Self:
+        """Return these inputs with their tensors on a device; those of fine-tuned blocks move with the blocks."""
+        return self if device == self.device else replace(self, device=device)
 
     @property
     def width(self) -> int:
@@ -63,6 +82,10 @@ class ProbeInputs(ABC):
         Raises:
             ValueError: tokens, or latents of trainable blocks, in more than one order of rows.
         """
+
+    def pooled_layers(self, texts: NDArray[np.int64]) -> Sequence[Tensor]:
+        """Return :meth:`pooled` of every layer."""
+        return [self.pooled(layer, texts) for layer in range(len(self.columns))]
 
     def token_states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
         """Return the token states of some windows, ``[layer, token, width]`` in float32, one window after another.
@@ -92,6 +115,8 @@ class ProbeInputs(ABC):
         if by_token or self.blocks is not None:
             texts = texts[:: max(1, len(texts) // MEASURED_TEXTS)]
         key = (texts.tobytes(), center, scale, by_token)
+        if key not in self._moments and len(texts) > WHOLE_TEXTS:
+            self._moments[key] = self._summed_moments(texts, center, scale)
         if key not in self._moments:
             pairs = [self._layer_moments(layer, texts, center, scale, by_token) for layer in range(len(self.widths))]
             means, deviations = zip(*pairs, strict=True)
@@ -104,7 +129,7 @@ class ProbeInputs(ABC):
     ) -> tuple[Tensor, Tensor]:
         windows = texts if self.tokens is None else self.tokens.starts[texts]
         latents = self.token_states(windows, [layer])[0] if by_token else self.pooled(layer, texts)
-        mean = latents.mean(0, keepdim=True) if center else torch.zeros(1, latents.shape[1])
+        mean = latents.mean(0, keepdim=True) if center else latents.new_zeros(1, latents.shape[1])
         squares = (latents - mean).square_()
         if scale == "layer":
             deviation = squares[:, : self.widths[layer]].mean().sqrt().view(1, 1)
@@ -112,25 +137,57 @@ class ProbeInputs(ABC):
             deviation = squares.mean(0, keepdim=True).sqrt()
         return mean, torch.where(deviation > 0, deviation, 1)
 
+    @torch.no_grad()
+    def _summed_moments(self, texts: NDArray[np.int64], center: bool, scale: str) -> tuple[Tensor, Tensor]:
+        """Return the moments of many texts, part by part in float64: the same from memory and from disk."""
+        sums, squares = torch.zeros(2, len(self.widths), self.width, dtype=torch.float64)
+        for start in range(0, len(texts), SUMMED_TEXTS):
+            for layer, latents in enumerate(self.pooled_layers(texts[start : start + SUMMED_TEXTS])):
+                values = latents.double()
+                sums[layer] += values.sum(0)
+                squares[layer] += values.square_().sum(0)
+        means, square_means = (sums if center else sums * 0) / len(texts), squares / len(texts)
+        variances = square_means - means.square()
+        variances = torch.where(variances > square_means * ROUNDING, variances, 0)
+        if scale == "layer":
+            by_layer = [variance[:width].mean() for variance, width in zip(variances, self.widths, strict=True)]
+            variances = torch.stack(by_layer)[:, None]
+        deviations = variances.sqrt().float()[:, None]
+        return means.float()[:, None], torch.where(deviations > 0, deviations, 1)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PooledInputs(ProbeInputs):
-    """One vector for each text and layer, in memory."""
+    """One vector for each text and layer, in memory: that of the device, or of the CPU if they do not fit there."""
 
     values: Tensor
     """``[layer, text, width]`` in float32, padded with zeros to the largest width."""
 
+    def to(self, device: torch.device) -> Self:
+        """As :meth:`ProbeInputs.to`; the latents move if they take at most half of the free memory."""
+        if device == self.device:
+            return self
+        moves = fits(self.values.nbytes, device)
+        return replace(self, device=device, values=to_device(self.values, device) if moves else self.values)
+
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`ProbeInputs.pooled`."""
-        return self.values[layer, torch.from_numpy(texts)]
+        return to_device(self.values[layer, self._index(texts)], self.device)
 
     def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
         """As :meth:`ProbeInputs.text_states`, in any number of orders of rows."""
         columns = np.moveaxis(texts, -1, 0)
         if reads.all_layers:
-            return [self.values[:, torch.from_numpy(column[0])] for column in columns]
-        layers = reads.sources[:, None]
-        return [self.values[layers, torch.from_numpy(column[reads.row_orders])] for column in columns]
+            return [to_device(self.values[:, self._index(column[0])], self.device) for column in columns]
+        in_place = reads.device == self.values.device
+        layers = reads.sources if in_place else torch.tensor(reads.source_layers)
+        return [
+            to_device(self.values[layers[:, None], self._index(column[reads.row_orders])], self.device)
+            for column in columns
+        ]
+
+    def _index(self, texts: NDArray[np.int64]) -> Tensor:
+        return to_device(texts, self.values.device)
 
 
 def pooled_inputs(parts: Sequence[Latents], columns: Sequence[Column]) -> PooledInputs:

@@ -1,8 +1,9 @@
 """Token inputs: states of every token, read in batches; and reading inputs of either kind from latent stores."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
+from permafrost.data.scratch.latent_file import StoredLayers
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.store import LatentStore, PlanLatents
@@ -17,6 +19,9 @@ from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column, view_name
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
+from permafrost.probes.inputs.memory import MemoryLimit
+from permafrost.probes.inputs.resident import resident_states
+from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
 POOLED_AT_ONCE = 512
@@ -32,6 +37,14 @@ class TokenInputs(ProbeInputs):
     read: Callable[[NDArray[np.int64], Sequence[int]], Tensor]
     """(indices of windows, indices of layers) -> ``[layer, token, width]``, in the stored precision."""
 
+    def to(self, device: torch.device) -> Self:
+        """As :meth:`ProbeInputs.to`; stored states move if they take at most half of the free memory."""
+        if device == self.device:
+            return self
+        stored = self.blocks is None and device.type != "cpu"
+        there = resident_states(self.read, self.tokens, len(self.columns), device) if stored else None
+        return replace(self, device=device, read=there or self.read)
+
     @torch.no_grad()
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
         """As :meth:`ProbeInputs.pooled`."""
@@ -39,10 +52,10 @@ class TokenInputs(ProbeInputs):
         means = np.empty((len(windows), self.width), np.float32)
         for start in range(0, len(windows), POOLED_AT_ONCE):
             chunk = windows[start : start + POOLED_AT_ONCE]
-            lengths, states = self.tokens.lengths[chunk], self.token_states(chunk, [layer])[0].numpy()
+            lengths, states = self.tokens.lengths[chunk], to_numpy(self.read(chunk, [layer])[0].float())
             sums = np.add.reduceat(states, offsets_from_lengths(lengths)[:-1], axis=0)
             means[start : start + len(chunk)] = sums / lengths[:, None].astype(np.float32)
-        return torch.from_numpy(means[inverse.reshape(-1)])
+        return to_device(means[inverse.reshape(-1)], self.device)
 
     def text_states(self, reads: SharedReads, texts: NDArray[np.int64]) -> list[TextStates]:
         """As :meth:`ProbeInputs.text_states`; the windows of all texts are read together."""
@@ -54,12 +67,12 @@ class TokenInputs(ProbeInputs):
 
     def token_states(self, windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
         """As :meth:`ProbeInputs.token_states`."""
-        return self.read(windows, layers).float()
+        return to_device(self.read(windows, layers), self.device).float()  # on the device: half the bytes to copy
 
     def ragged(self, reads: SharedReads, windows: NDArray[np.int64]) -> RaggedStates:
         """Return the token states of some windows, one window after another without padding."""
-        layers = range(len(self.columns)) if reads.all_layers else reads.sources.tolist()
-        in_second = torch.from_numpy(self.tokens.spans[self.tokens.tokens_of(windows), 0] >= 0)
+        layers = range(len(self.columns)) if reads.all_layers else reads.source_layers
+        in_second = self.tokens.spans[self.tokens.tokens_of(windows), 0] >= 0
         lengths = tuple(self.tokens.lengths[windows].tolist())
         return RaggedStates(self.token_states(windows, layers), lengths, in_second)
 
@@ -74,11 +87,19 @@ def require_tokens(inputs: ProbeInputs) -> TokenInputs:
 def padded(states: Tensor, lengths: NDArray[np.int64]) -> TokenStates:
     """Pad ``[layer, token, width]`` of texts of these lengths to the longest: ``[layer, text, token, width]``."""
     index, mask = pad_index(lengths)
-    return TokenStates(states[:, torch.from_numpy(index)], torch.from_numpy(mask))
+    return TokenStates(states[:, to_device(index, states.device)], to_device(mask, states.device))
 
 
-def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], columns: Sequence[Column]) -> ProbeInputs:
+def read_inputs(
+    stored: Mapping[str, PlanLatents],
+    texts: Sequence[Text],
+    columns: Sequence[Column],
+    limit: MemoryLimit | None = None,
+) -> ProbeInputs:
     """Return the latents of ``texts`` in ``columns``, from the store of each plan.
+
+    Args:
+        limit: how many bytes of latents may be in memory; None allows any number.
 
     Raises:
         SpecError: tokens together with pooled latents, or tokens of two plans, which may truncate a text differently.
@@ -89,19 +110,28 @@ def read_inputs(stored: Mapping[str, PlanLatents], texts: Sequence[Text], column
                 f"probe.inputs joins {view_name(columns)}: the view tokens cannot be combined with other views or with "
                 "other plans."
             )
-        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns])
+        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns], limit)
         return stored_tokens(reader.read, tokens, columns, reader.width)
-    parts = groupby(columns, lambda column: (column.plan, column.view))
-    return pooled_inputs(
-        [stored[plan].store.read(texts, view, [column.layer for column in group]) for (plan, view), group in parts],
-        columns,
-    )
+    parts = [
+        StoredLayers(stored[plan].store, view, tuple(column.layer for column in group))
+        for (plan, view), group in groupby(columns, lambda column: (column.plan, column.view))
+    ]
+    if limit and (on_disk := limit.on_disk(parts, texts, columns)):
+        return on_disk
+    return pooled_inputs([part.store.read(texts, part.view, part.layers) for part in parts], columns)
 
 
-def open_tokens(store: LatentStore, texts: Sequence[Text], layers: Sequence[int]) -> tuple[TokenReader, TokenIndex]:
-    """Open a reader of the token states of some layers, window by window, and return the token index of the texts."""
+def open_tokens(
+    store: LatentStore, texts: Sequence[Text], layers: Sequence[int], limit: MemoryLimit | None = None
+) -> tuple[TokenReader, TokenIndex]:
+    """Open a reader of the token states of some layers, window by window, and return the token index of the texts.
+
+    If the states do not fit the limit, what is read of the files leaves the memory of the process after every batch.
+    """
     windows, starts = store.expand_windows(texts)
     reader = store.token_reader(windows, layers)
+    size = int(reader.lengths.sum()) * len(layers) * reader.width * 4
+    reader.keeps_no_pages = limit is not None and limit.room(size) < size
     return reader, reader.read(range(len(windows)), []).index(starts)
 
 

@@ -18,7 +18,11 @@ class Autoencoder(nn.Module):
     def __init__(self, probe: Probe) -> None:
         super().__init__()
         spec, widths = probe.spec, probe.layout.widths
-        self.probe, self.reads, self.unified = probe, shared_reads(probe.layout), spec.mixer == "unified"
+        self.probe, self.reads, self.unified = (
+            probe,
+            shared_reads(probe.layout, device=probe.device),
+            spec.mixer == "unified",
+        )
 
         def build_decoder(layers: int, code: int, width: int) -> nn.Module:
             if spec.encoder == "mlp" and not self.unified:
@@ -27,7 +31,7 @@ class Autoencoder(nn.Module):
             return LayerwiseLinear(layers, code, width)
 
         codes = [max(widths)] * len(widths) if self.unified else probe.layout.codes
-        self.decoder = GroupedByWidth(codes, widths, build_decoder)
+        self.decoder = GroupedByWidth(codes, widths, build_decoder).to(probe.device)
 
     def forward(self, latents: TextStates) -> Tensor:
         """Reconstruct stored latents: ``[layer, row, width]``, centred and scaled."""

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from permafrost.data.ragged import offsets_from_lengths, pad_index
+from permafrost.probes.models.devices import to_device
 from permafrost.probes.models.layerwise import Dropout
 
 Lengths = Sequence[int]
@@ -34,9 +35,10 @@ class BiLSTM(nn.Module):
     def forward(self, x: Tensor, lengths: Lengths) -> Tensor:
         """``[token, input]`` -> ``[token, code]``."""
         texts = pad_sequence(self.dropout(x[None])[0].split(list(lengths)), batch_first=True)
-        packed = pack_padded_sequence(texts, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+        counts = torch.tensor(lengths, device="cpu")  # of which torch makes its own indices on the device
+        packed = pack_padded_sequence(texts, counts, batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.network(packed)[0], batch_first=True)
-        return states[token_mask(lengths)]
+        return states.flatten(0, 1)[token_positions(lengths, x.device)]
 
 
 class TextGroups:
@@ -45,16 +47,20 @@ class TextGroups:
     AT_ONCE = 8
     """Texts in a group."""
 
-    def __init__(self, lengths: Lengths) -> None:
+    def __init__(self, lengths: Lengths, device: torch.device) -> None:
         counts = np.array(lengths)
         starts, order = offsets_from_lengths(counts)[:-1], np.argsort(counts, kind="stable")
-        self.groups: list[tuple[Tensor, Tensor]] = []
-        """For each group, token indices and token mask, both ``[text, position]``."""
-        for first in range(0, len(order), self.AT_ONCE):
-            texts = order[first : first + self.AT_ONCE]
-            index, mask = pad_index(counts[texts], starts[texts])
-            self.groups.append((torch.from_numpy(index), torch.from_numpy(mask)))
-        self.inverse = torch.cat([index[mask] for index, mask in self.groups]).argsort()
+        padded = [
+            pad_index(counts[texts], starts[texts])
+            for texts in np.split(order, range(self.AT_ONCE, len(order), self.AT_ONCE))
+        ]
+        self.groups = [
+            (to_device(index, device), to_device(mask, device), to_device(np.flatnonzero(mask), device))
+            for index, mask in padded
+        ]
+        """For each group, token indices and token mask, both ``[text, position]``, and ``[token]``, the place of each
+        token among all positions of the group."""
+        self.inverse = to_device(np.concatenate([index[mask] for index, mask in padded]).argsort(), device)
         """``[token]``: index of each token among the tokens of all groups, one group after another."""
 
 
@@ -83,7 +89,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, texts: TextGroups) -> Tensor:
         """``[token, width]`` -> the same shape."""
         projected = self.asks(self.first(x))
-        attended = torch.cat([self._attend(projected[index], mask)[mask] for index, mask in texts.groups])
+        attended = torch.cat(
+            [self._attend(projected[index], mask).flatten(0, 1)[places] for index, mask, places in texts.groups]
+        )
         x = x + self._drop(self.answers(attended[texts.inverse]))
         return x + self._drop(self.down(functional.gelu(self.up(self.second(x)))))
 
@@ -111,16 +119,16 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Lengths) -> Tensor:
         """``[token, input]`` -> ``[token, code]``."""
-        states, texts = self.enter(self.dropout(x[None])[0]), TextGroups(lengths)
+        states, texts = self.enter(self.dropout(x[None])[0]), TextGroups(lengths, x.device)
         for block in self.blocks:
             states = block(states, texts)
         normed: Tensor = self.norm(states)
         return normed
 
 
-def token_mask(lengths: Lengths) -> Tensor:
-    """Return ``[text, position]``: whether the text has a token at this position."""
-    return torch.from_numpy(pad_index(np.array(lengths))[1])
+def token_positions(lengths: Lengths, device: torch.device) -> Tensor:
+    """Return ``[token]``: the place of each token among the positions of all texts, padded to the longest."""
+    return to_device(np.flatnonzero(pad_index(np.array(lengths))[1]), device)
 
 
 CONTEXTS: dict[str, Callable[[int, int, float, int], nn.Module]] = {

@@ -94,7 +94,7 @@ class LayerwiseNorm(nn.Module):
 class SeededRandom(nn.Module):
     """Base of modules that are random in training, with a random generator for each member.
 
-    A member draws the same numbers alone and in a stacked probe.
+    A member draws the same numbers alone and in a stacked probe; they are drawn on the device of its generator.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,10 @@ class SeededRandom(nn.Module):
 
     def draw(self, kind: Callable[..., Tensor], x: Tensor) -> Tensor:
         """Draw random numbers with ``kind``, of the shape of ``x``, ``[layer, row, width]``."""
-        draws = [kind(layers, *x.shape[1:], generator=generator) for generator, layers in self.generators]
+        draws = [
+            kind(layers, *x.shape[1:], generator=generator, device=generator.device)
+            for generator, layers in self.generators
+        ]
         return draws[0] if len(draws) == 1 else torch.cat(draws)
 
 

@@ -18,17 +18,20 @@ from permafrost.probes.models.shared_reads import MemberLayout
 class LastMixer(nn.Module):
     """Selection of the last layer."""
 
+    last: Tensor
+
     def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        self.mask = layout.mask
+        self.register_buffer("last", layout.mask.sum(1) - 1, persistent=False)
+        self.layers = layout.mask.shape[1]
 
     def weights(self) -> Tensor:
         """Return the weights ``[member, layer]``: 1 for the last layer of each member."""
-        return functional.one_hot(self.mask.sum(1) - 1, self.mask.shape[1]).float()
+        return functional.one_hot(self.last, self.layers).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[member, layer, ...]`` -> ``[member, ...]``."""
-        return x[torch.arange(len(x)), self.mask.sum(1) - 1]
+        return x[torch.arange(len(x), device=x.device), self.last]
 
 
 class SoftmaxMixer(nn.Module):
@@ -37,9 +40,11 @@ class SoftmaxMixer(nn.Module):
     Source: Peters et al., "Deep contextualized word representations" (2018), equation 1, without its scale.
     """
 
+    mask: Tensor
+
     def __init__(self, layout: MemberLayout) -> None:
         super().__init__()
-        self.mask = layout.mask
+        self.register_buffer("mask", layout.mask, persistent=False)
         self.logits = nn.Parameter(torch.zeros(self.mask.shape))
 
     def weights(self) -> Tensor:
@@ -90,9 +95,11 @@ class AttentionMixer(nn.Module):
     3.1, with one learned query and a dot product for its score.
     """
 
+    mask: Tensor
+
     def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.mask = layout.mask
+        self.register_buffer("mask", layout.mask, persistent=False)
         self.query = nn.Parameter(torch.zeros(len(self.mask), 1, 1, code))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,9 +115,11 @@ class SelfAttentionMixer(nn.Module):
     Source: Vaswani et al., "Attention Is All You Need" (2017), section 3.2.1, one head.
     """
 
+    mask: Tensor
+
     def __init__(self, layout: MemberLayout, code: int) -> None:
         super().__init__()
-        self.mask = layout.mask
+        self.register_buffer("mask", layout.mask, persistent=False)
         self.maps = nn.ModuleList(LayerwiseLinear(len(self.mask), code, code) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,16 +8,18 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from permafrost.data.ragged import offsets_from_lengths
+from permafrost.probes.models.devices import to_device
 
 SCALE = 4.0
 """Factor of the best cosines as token features: states, which they are concatenated with, have deviation 1."""
 
 
-def best_cosines(states: Tensor, lengths: Sequence[int], second: Tensor) -> Tensor:
+def best_cosines(states: Tensor, lengths: Sequence[int], second: NDArray[np.bool_]) -> Tensor:
     """Return the highest cosine of every token with a token of the other segment; 0 if the text has one segment.
 
     Frozen states carry the similarity of a question's words to its context; a few thousand questions hardly teach it.
@@ -34,12 +36,14 @@ def best_cosines(states: Tensor, lengths: Sequence[int], second: Tensor) -> Tens
         ``[layer, token]``, without a gradient.
     """
     unit = functional.normalize(states.detach().float(), dim=-1)
-    best = torch.zeros(unit.shape[:2])
-    with torch.autocast("cpu", enabled=False):
+    best = unit.new_zeros(unit.shape[:2])
+    with torch.autocast(unit.device.type, enabled=False):
         for start, end in pairwise(offsets_from_lengths(np.array(lengths)).tolist()):
-            tokens, in_second = torch.arange(start, end), second[start:end]
-            first, other = tokens[~in_second], tokens[in_second]
-            if len(first) and len(other):
+            in_second = second[start:end]
+            if in_second.any() and not in_second.all():
+                first, other = (
+                    to_device(start + np.flatnonzero(chosen), unit.device) for chosen in (~in_second, in_second)
+                )
                 products = torch.bmm(unit[:, other], unit[:, first].transpose(1, 2))
                 best[:, other], best[:, first] = products.amax(2), products.amax(1)
     return best
@@ -58,7 +62,7 @@ def cosine_matrix(first: Tensor, second: Tensor) -> Tensor:
 
     They are computed in float32: with a scale of 20, bfloat16 would round losses to two digits.
     """
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(first.device.type, enabled=False):
         unit = [functional.normalize(texts.float(), dim=-1) for texts in (first, second)]
         return torch.matmul(unit[0], unit[1].mT)
 

@@ -77,6 +77,11 @@ class Probe(nn.Module):
         """Widths that must be equal for probes to be stacked."""
         return max(self.layout.widths), self.encoder.code, self.features
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters and buffers."""
+        return self.center.device
+
     def _build_encoder(self, layers: int, width: int, code: int) -> nn.Module:
         spec = self.spec
         if spec.encoder == "none":
@@ -96,7 +101,7 @@ class Probe(nn.Module):
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Give each member its own generator for dropout and noise."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         for name, module in self.named_modules():
             if isinstance(module, SeededRandom):
                 pairs = zip(generators, self._member_sizes(name), strict=True)
@@ -219,7 +224,7 @@ def stack(probes: Sequence[Probe]) -> Probe:
     if len({probe.shape for probe in probes}) > 1:
         raise ValueError("probes side by side must have latents, codes and features of one largest width.")
     members = tuple(member for probe in probes for member in probe.layout.members)
-    stacked = probes[0].rebuild(replace(probes[0].layout, members=members))
+    stacked = probes[0].rebuild(replace(probes[0].layout, members=members)).to(probes[0].device)
     layers = [state for probe in probes for state in probe.layer_states()]
     stacked.load_members(layers, [state for probe in probes for state in probe.member_states()])
     return stacked
@@ -227,7 +232,7 @@ def stack(probes: Sequence[Probe]) -> Probe:
 
 def unstack(probe: Probe, member: int) -> Probe:
     """Return one member as a single probe, with its weights."""
-    single = probe.rebuild(replace(probe.layout, members=(probe.layout.members[member],)))
+    single = probe.rebuild(replace(probe.layout, members=(probe.layout.members[member],))).to(probe.device)
     states = zip(probe.layer_states(), probe.layout.member_of, strict=True)
     layers = [state for state, owner in states if owner == member]
     single.load_members(layers, [probe.member_states()[member]])

@@ -67,8 +67,8 @@ class ScoreProbe(Probe):
     def top(self) -> Tensor:
         """Return the score of two identical texts, ``[member]``, less a rounding error of cosines."""
         if self.over_codes:
-            return torch.full([len(self.layout.members)], 1 - ROUNDING)
-        ones = torch.ones(len(self.center), 1)
+            return torch.full([len(self.layout.members)], 1 - ROUNDING, device=self.device)
+        ones = torch.ones(len(self.center), 1, device=self.device)
         top: Tensor = self.mixer(self.layout.by_member(ones))[:, 0] - ROUNDING
         return top
 

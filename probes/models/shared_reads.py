@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from permafrost.data.ragged import concatenate_ranges
+from permafrost.probes.models.devices import CPU, to_device
+
 
 @dataclass(frozen=True)
 class MemberLayout:
@@ -52,22 +55,28 @@ class MemberLayout:
     @cached_property
     def member_of(self) -> Tensor:
         """``[layer]``: index of the member that the layer belongs to."""
-        sizes = torch.tensor([len(member) for member in self.members])
-        return torch.repeat_interleave(torch.arange(len(self.members)), sizes)
+        sizes = np.array([len(member) for member in self.members])
+        return torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes))
 
     @cached_property
     def mask(self) -> Tensor:
         """``[member, position]``: whether the member has a layer at this position."""
-        sizes = torch.tensor([len(member) for member in self.members])
-        return torch.arange(int(sizes.max())) < sizes[:, None]
+        sizes = np.array([len(member) for member in self.members])
+        return torch.from_numpy(np.arange(sizes.max()) < sizes[:, None])
+
+    @cached_property
+    def _positions(self) -> dict[torch.device, Tensor]:
+        """Device -> ``[layer]``, the place of the layer among all positions of all members."""
+        return {}
 
     def by_member(self, x: Tensor) -> Tensor:
         """Return ``[layer, ...]`` as ``[member, position, ...]``, padded with zeros if a member has fewer layers."""
-        if self.mask.all():
-            return x.reshape(*self.mask.shape, *x.shape[1:])
-        padded = x.new_zeros(*self.mask.shape, *x.shape[1:])
-        padded[self.mask] = x
-        return padded
+        members, most = self.mask.shape
+        if len(x) < members * most:
+            if x.device not in self._positions:
+                self._positions[x.device] = to_device(np.flatnonzero(self.mask), x.device)
+            x = x.new_zeros(members * most, *x.shape[1:]).index_copy(0, self._positions[x.device], x)
+        return x.reshape(members, most, *x.shape[1:])
 
 
 class TokenStates(NamedTuple):
@@ -89,7 +98,7 @@ class RaggedStates(NamedTuple):
     lengths: tuple[int, ...]
     """``[text]``: number of tokens of each text."""
 
-    in_second: Tensor
+    in_second: NDArray[np.bool_]
     """``[token]``: whether the token covers characters of the text, or of the second of two segments."""
 
 
@@ -117,25 +126,51 @@ def _pad_tokens(states: TokenStates, longest: int) -> TokenStates:
 class SharedReads:
     """Distinct latents that the layers of a probe read, each fetched and multiplied once: layers and orders of rows."""
 
-    sources: Tensor
+    source_layers: tuple[int, ...]
     """``[distinct]``: index of the layer among the layers of the inputs."""
 
     row_orders: NDArray[np.int64]
     """``[distinct]``: index of the order of rows."""
 
-    index: Tensor | None
+    read_by: NDArray[np.int64] | None
     """``[layer]``: index of the distinct latents that the layer reads; None if it is ``0, 1, 2, ...``."""
 
     all_layers: bool
     """Whether the distinct latents are all layers of the inputs, in their order and in one order of rows."""
 
+    device: torch.device
+    """Device of the probe."""
+
+    @cached_property
+    def sources(self) -> Tensor:
+        """:attr:`source_layers` on the device."""
+        return to_device(np.array(self.source_layers, np.int64), self.device)
+
+    @cached_property
+    def index(self) -> Tensor | None:
+        """:attr:`read_by` on the device."""
+        return None if self.read_by is None else to_device(self.read_by, self.device)
+
+    @cached_property
+    def _reader_of(self) -> Tensor:
+        """``[distinct]``: the last layer that reads the latents."""
+        assert self.read_by is not None
+        reader = np.empty(len(self.source_layers), np.int64)
+        reader[self.read_by] = np.arange(len(self.read_by))
+        return to_device(reader, self.device)
+
+    @cached_property
+    def _slots(self) -> tuple[Tensor, int]:
+        """``[layer]``, how many layers before it read the same latents; and the largest number of layers that do."""
+        assert self.read_by is not None
+        counts = np.bincount(self.read_by, minlength=len(self.source_layers))
+        slot, order = np.empty_like(self.read_by), np.argsort(self.read_by, kind="stable")
+        slot[order] = concatenate_ranges(np.zeros_like(counts), counts)
+        return to_device(slot, self.device), int(counts.max())
+
     def reduce(self, by_layer: Tensor) -> Tensor:
         """Reduce ``[layer, ...]``, equal for layers that read the same latents, to ``[distinct, ...]``."""
-        if self.index is None:
-            return by_layer
-        first = torch.empty(len(self.sources), dtype=torch.int64)
-        first[self.index] = torch.arange(len(self.index))
-        return by_layer[first]
+        return by_layer if self.index is None else by_layer[self._reader_of]
 
     def expand(self, x: Tensor) -> Tensor:
         """Expand ``[distinct, ...]`` to ``[layer, ...]``."""
@@ -149,26 +184,25 @@ class SharedReads:
         if self.index is None:
             return torch.bmm(x, weight)
         (distinct, rows, width), code = x.shape, weight.shape[2]
-        slot = torch.zeros_like(self.index)
-        order = torch.argsort(self.index, stable=True)
-        counts = torch.bincount(self.index, minlength=distinct)
-        slot[order] = torch.arange(len(order)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        most = int(counts.max())
+        slot, most = self._slots
         grouped = weight.new_zeros(distinct, most, width, code).index_put((self.index, slot), weight)
         products = torch.bmm(x, grouped.transpose(1, 2).reshape(distinct, width, most * code))
         return products.view(distinct, rows, most, code)[self.index, :, slot]
 
 
-def shared_reads(layout: MemberLayout, orders: NDArray[np.int64] | None = None) -> SharedReads:
+def shared_reads(
+    layout: MemberLayout, orders: NDArray[np.int64] | None = None, device: torch.device = CPU
+) -> SharedReads:
     """Return the shared reads of a probe.
 
     Args:
         orders: ``[member]``, index of the order of rows of each member; None if all have the same order.
+        device: device of the probe.
     """
     order_of_member = np.zeros(len(layout.members), np.int64) if orders is None else orders
     pairs = np.stack([order_of_member[layout.member_of.numpy()], np.array(layout.sources)], 1)
     distinct, index = np.unique(pairs, axis=0, return_inverse=True)
-    sources = torch.from_numpy(np.ascontiguousarray(distinct[:, 1]))
+    sources, read_by = tuple(distinct[:, 1].tolist()), index.reshape(-1)
     same = len(distinct) == len(pairs) and bool((distinct == pairs).all())
-    all_layers = not distinct[:, 0].any() and distinct[:, 1].tolist() == list(range(len(layout.input_widths)))
-    return SharedReads(sources, distinct[:, 0], None if same else torch.from_numpy(index.reshape(-1)), all_layers)
+    all_layers = not distinct[:, 0].any() and sources == tuple(range(len(layout.input_widths)))
+    return SharedReads(sources, distinct[:, 0], None if same else read_by, all_layers, device)

@@ -10,13 +10,14 @@ from torch import Tensor
 from permafrost.data.corpora.corpus import Rows
 from permafrost.data.corpora.ranking import candidate_grid
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.pair_features import cosine_matrix, cosines
 from permafrost.probes.models.probe import Probe, unstack
 from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.losses import LOSSES
 
-CHUNK_BYTES = 256 << 20
+CHUNK_BYTES = 32 << 20
 """Maximum bytes of float32 latents that are read at once for predictions."""
 
 
@@ -46,6 +47,10 @@ class Objective(ABC):
         """Number of rows that batches are drawn from."""
         return len(self.rows)
 
+    def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return the texts ``[order, row, text of the row]`` that :meth:`loss` reads of a batch, read by read."""
+        return []
+
     @abstractmethod
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return the predictions of each member for all rows, ``[member, ...]``."""
@@ -69,23 +74,28 @@ class RowObjective(Objective):
 
     def __init__(self, inputs: ProbeInputs, rows: Rows, weights: NDArray[np.float32] | None = None) -> None:
         self.inputs, self.rows = inputs, rows
-        self.weights = () if weights is None else (torch.from_numpy(weights),)
+        self.weights = () if weights is None else (to_device(weights, inputs.device),)
 
     def loss(
         self, probe: Probe, reads: SharedReads, rows: NDArray[np.int64], orders: NDArray[np.int64], loss_name: str
     ) -> Tensor:
         """As :meth:`Objective.loss`."""
         target = torch.from_numpy(self.rows.targets[rows[orders]])
-        target = target.float() if target.is_floating_point() else target
-        prediction = probe(self.inputs.text_states(reads, self.rows.texts[rows]), reads)
+        target = to_device(target.float() if target.is_floating_point() else target, self.inputs.device)
+        (texts,) = self.texts_read(rows)
+        prediction = probe(self.inputs.text_states(reads, texts), reads)
         return LOSSES[loss_name](prediction, target, *self.weights)
+
+    def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """As :meth:`Objective.texts_read`."""
+        return [self.rows.texts[rows]]
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return scores ``[member, row]`` or logits ``[member, row, class]``."""
         if probe.layout.tokens and len(probe.layout.members) > 1:  # members have different pooling queries
             singles = [unstack(probe, member).eval() for member in range(len(probe.layout.members))]
             return np.concatenate([self.predict(single) for single in singles])
-        reads, texts = shared_reads(probe.layout), self.rows.texts
+        reads, texts = shared_reads(probe.layout, device=probe.device), self.rows.texts
         row_bytes = len(probe.layout.sources) * self.inputs.width * 4 * texts.shape[1] * self.inputs.longest
         size = chunk_size(row_bytes)
         if len(texts) > size and isinstance(probe, ScoreProbe) and (grid := candidate_grid(texts)):
@@ -94,22 +104,22 @@ class RowObjective(Objective):
             probe(self.inputs.text_states(reads, texts[None, start : start + size]), reads)
             for start in range(0, len(texts), size)
         ]
-        predictions: NDArray[np.float32] = torch.cat(outputs, 1).detach().numpy()
+        predictions: NDArray[np.float32] = to_numpy(torch.cat(outputs, 1))
         return predictions
 
     def _predict_grid(
         self, probe: ScoreProbe, first: NDArray[np.int64], second: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Return the scores ``[member, row]`` of all pairs of some first and some second texts; each is read once."""
-        reads = shared_reads(probe.layout)
+        reads = shared_reads(probe.layout, device=probe.device)
         size = chunk_size(len(probe.layout.sources) * self.inputs.width * 4 * self.inputs.longest)
         scores = np.empty((len(probe.layout.members), len(first), len(second)), np.float32)
         for start in range(0, len(second), size):
             (columns,) = self.inputs.text_states(reads, second[None, start : start + size, None])
             for top in range(0, len(first), size):
                 (rows,) = self.inputs.text_states(reads, first[None, top : top + size, None])
-                block = probe.matrix(rows, columns, reads).detach().numpy()
-                scores[:, top : top + size, start : start + size] = block
+                block = probe.matrix(rows, columns, reads)
+                scores[:, top : top + size, start : start + size] = to_numpy(block)
         return scores.reshape(len(scores), -1)
 
 
@@ -118,6 +128,10 @@ def untrained_cosines(inputs: ProbeInputs, rows: Rows) -> NDArray[np.float32]:
     layers = range(len(inputs.columns))
     if len(rows) > chunk_size(inputs.width * 4) and (grid := candidate_grid(rows.texts)):
         blocks = ([inputs.pooled(layer, texts)[None] for texts in grid] for layer in layers)
-        return np.concatenate([cosine_matrix(*block).flatten(1).numpy() for block in blocks])
-    pairs = ([inputs.pooled(layer, column) for column in rows.texts.T] for layer in layers)
-    return torch.stack([cosines(first, second) for first, second in pairs]).numpy()
+        return np.concatenate([to_numpy(cosine_matrix(*block).flatten(1)) for block in blocks])
+    size = chunk_size(len(inputs.columns) * inputs.width * 4 * 2)
+    parts = []
+    for start in range(0, len(rows), size):
+        first, second = (inputs.pooled_layers(column) for column in rows.texts[start : start + size].T)
+        parts.append(torch.stack([cosines(*pair) for pair in zip(first, second, strict=True)]))
+    return to_numpy(torch.cat(parts, 1))

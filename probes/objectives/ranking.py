@@ -7,6 +7,7 @@ from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.models.devices import to_device
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import SharedReads
@@ -52,16 +53,20 @@ class RankObjective(RowObjective):
     ) -> Tensor:
         """As :meth:`Objective.loss`; ``rows`` are indices of relevant pairs."""
         assert isinstance(probe, ScoreProbe)
-        queries, candidates = self.relevant[rows, 0], self.candidates(rows)
+        texts = self.texts_read(rows)
+        queries, candidates = (part[:, :, 0] for part in texts)
         pairs = queries[:, :, None] * self.text_count + candidates[:, None]
         own = np.eye(queries.shape[1], candidates.shape[1], dtype=bool)
-        excluded = torch.from_numpy(np.isin(pairs, self.relevant_pairs) & ~own)
-        (query_states,), (candidate_states,) = (
-            self.inputs.text_states(reads, texts[:, :, None]) for texts in (queries, candidates)
-        )
+        excluded = to_device((np.isin(pairs, self.relevant_pairs) & ~own)[orders], self.inputs.device)
+        (query_states,), (candidate_states,) = (self.inputs.text_states(reads, part) for part in texts)
         scores = probe.matrix(query_states, candidate_states, reads)
-        scores = scores.masked_fill(excluded[orders], -torch.inf)
-        return LOSSES[loss_name](scores, torch.arange(queries.shape[1]).expand(len(scores), -1))
+        scores = scores.masked_fill(excluded, -torch.inf)
+        targets = torch.arange(queries.shape[1], device=scores.device)
+        return LOSSES[loss_name](scores, targets.expand(len(scores), -1))
+
+    def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """As :meth:`Objective.texts_read`: the queries, then the candidates."""
+        return [texts[:, :, None] for texts in (self.relevant[rows, 0], self.candidates(rows))]
 
     def candidates(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the passages of relevant pairs ``[order, row]``, then their negatives: ``[order, candidate]``.

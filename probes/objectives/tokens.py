@@ -14,6 +14,7 @@ from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths, pad
 from permafrost.probes.inputs.alignment import answer_tokens, first_tokens
 from permafrost.probes.inputs.latents import ProbeInputs, single_order
 from permafrost.probes.inputs.token_inputs import TokenInputs, require_tokens
+from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.base import Objective, chunk_size
@@ -56,19 +57,19 @@ class WordObjective(Objective):
         if not has_token.any():
             zero: Tensor = logits.float().sum((1, 2)) * 0  # the mean of no words would be nan
             return zero
-        codes = torch.from_numpy(self.spans.codes[words[has_token]])
-        word_logits = logits[:, torch.from_numpy(has_token)].float()
+        codes = to_device(self.spans.codes[words[has_token]], logits.device)
+        word_logits = logits[:, to_device(np.flatnonzero(has_token), logits.device)].float()
         return LOSSES[loss_name](word_logits, codes.expand(logits.shape[0], -1))
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return logits ``[member, word, tag]``; a word beyond the end of a cut text has the first tag, "O"."""
-        reads, outputs = shared_reads(probe.layout), getattr(probe, "outputs", 0)
+        reads, outputs = shared_reads(probe.layout, device=probe.device), getattr(probe, "outputs", 0)
         shape = len(probe.layout.members), len(self.spans.codes), outputs
         predictions = np.full(shape, IMPOSSIBLE_LOGIT, np.float32)
         predictions[..., 0] = 0
         for rows in chunks(self.inputs, probe, self.windows):
             logits, words, has_token = self._word_logits(probe, reads, rows)
-            predictions[:, words[has_token]] = logits[:, torch.from_numpy(has_token)].detach().numpy()
+            predictions[:, words[has_token]] = to_numpy(logits)[:, has_token]
         return predictions
 
     def _word_logits(
@@ -82,7 +83,8 @@ class WordObjective(Objective):
         words = concatenate_ranges(self.spans.offsets[rows], counts)
         has_token = self.first_tokens[words] >= 0
         tokens = self.first_tokens[words] - np.repeat(self.tokens.offsets[windows] - starts, counts)
-        return token_logits[:, torch.from_numpy(np.where(has_token, tokens, 0))], words, has_token
+        index = to_device(np.where(has_token, tokens, 0), token_logits.device)
+        return token_logits[:, index], words, has_token
 
 
 def best_spans(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
@@ -103,13 +105,13 @@ def best_spans(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64], ND
     if not tokens:
         zeros = np.zeros(start.shape[:-1], np.int64)
         return zeros, zeros, zeros.astype(np.float32)
-    scores = torch.full((*start.shape, min(MAX_ANSWER_TOKENS, tokens)), -torch.inf)
+    scores = start.new_full((*start.shape, min(MAX_ANSWER_TOKENS, tokens)), -torch.inf)
     for further in range(scores.shape[-1]):
         scores[..., : tokens - further, further] = start[..., : tokens - further] + end[..., further:]
     best, index = scores.flatten(-2).max(-1)
     first = index // scores.shape[-1]
     last = first + index % scores.shape[-1]
-    return (first + 1).numpy(), (last + 1).numpy(), best.exp().numpy()
+    return to_numpy(first + 1), to_numpy(last + 1), to_numpy(best.exp())
 
 
 class SpanObjective(Objective):
@@ -132,7 +134,7 @@ class SpanObjective(Objective):
         row_indices = single_order(rows)
         window_indices = concatenate_ranges(self.offsets[row_indices], np.diff(self.offsets)[row_indices])
         logits = self._logits(probe, reads, window_indices).float()
-        targets = torch.from_numpy(self.targets[window_indices])
+        targets = to_device(self.targets[window_indices], logits.device)
         return LOSSES[loss_name](logits, targets.expand(len(logits), -1, -1))
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
@@ -151,14 +153,15 @@ class SpanObjective(Objective):
         )
 
     def _best_spans(self, probe: Probe, members: int, combine: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
-        reads, row_of_window = shared_reads(probe.layout), np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
+        reads = shared_reads(probe.layout, device=probe.device)
+        row_of_window = np.repeat(np.arange(len(self.rows)), np.diff(self.offsets))
         predictions = np.full((members, len(self.rows), 4), -1, np.float32)
         predictions[..., 2:] = 0  # a log-probability is at most 0
         for indices in chunks(self.inputs, probe, self.windows):
             logits = combine(self._logits(probe, reads, indices).detach())
             first, last, probability = best_spans(logits)
-            null = torch.log_softmax(logits, -2)[..., 0, :].sum(-1).numpy()
-            np.minimum.at(predictions[..., 3].T, row_of_window[indices], null.T)
+            null_scores = torch.log_softmax(logits, -2)[..., 0, :].sum(-1)
+            np.minimum.at(predictions[..., 3].T, row_of_window[indices], to_numpy(null_scores).T)
             starts, spans = self.tokens.offsets[self.windows[indices]], self.tokens.spans
             begin, end = spans[starts + first, 0], spans[starts + last, 1]
             for member in range(members):
@@ -176,6 +179,7 @@ class SpanObjective(Objective):
         index, is_token = pad_index(np.array(states.lengths))
         allowed = self.tokens.spans[self.tokens.tokens_of(windows), 0] >= 0
         allowed[index[:, 0]] = True
-        padded: Tensor = flat.new_full((len(flat), *is_token.shape, flat.shape[-1]), -torch.inf)
-        padded[:, torch.from_numpy(is_token)] = flat.masked_fill(~torch.from_numpy(allowed)[:, None], -torch.inf)
-        return padded
+        empty = flat.new_full((len(flat), is_token.size, flat.shape[-1]), -torch.inf)
+        values = flat.masked_fill(to_device(~allowed, flat.device)[:, None], -torch.inf)
+        padded: Tensor = empty.index_copy(1, to_device(np.flatnonzero(is_token), flat.device), values)
+        return padded.view(len(flat), *is_token.shape, -1)

@@ -70,7 +70,7 @@ def text_vectors(probe: Probe, inputs: ProbeInputs, texts: int) -> Tensor:
     parts = []
     for member in range(members):
         single = unstack(probe, member).eval()
-        reads = shared_reads(single.layout)
+        reads = shared_reads(single.layout, device=single.device)
         (states,) = inputs.text_states(reads, index)
         parts.append(_member_vectors(single, single.encode(states, reads)))
     vectors = torch.cat(parts, 1)
@@ -81,7 +81,7 @@ def _member_vectors(probe: Probe, codes: Tensor) -> Tensor:
     """Return the vectors of a probe with a single member from its codes ``[layer, row, code]``."""
     if isinstance(probe, ScoreProbe) and not probe.over_codes:
         weights = _layer_weights(probe)
-        weights = torch.full((1, len(codes)), 1 / len(codes)) if weights is None else weights
+        weights = codes.new_full((1, len(codes)), 1 / len(codes)) if weights is None else weights
         parts = [
             weight.sqrt() * _unit(code[:, :width])
             for weight, code, width in zip(weights[0], codes, probe.layout.codes, strict=True)
@@ -101,7 +101,7 @@ def _unit(codes: Tensor) -> Tensor:
     is the same for every text, such as ``cls`` of layer 0, has codes of zeros.
     """
     is_zero = codes.norm(dim=-1, keepdim=True) < SMALLEST_CODE
-    first_axis = functional.one_hot(torch.zeros(len(codes), dtype=torch.long), codes.shape[-1]).to(codes)
+    first_axis = functional.one_hot(torch.zeros_like(codes[:, 0], dtype=torch.long), codes.shape[-1]).to(codes)
     return torch.where(is_zero, first_axis, functional.normalize(codes, dim=-1))
 
 

@@ -23,6 +23,7 @@ from permafrost.data.text import Segments, Text, TextError, list_of_texts
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.token_inputs import stored_tokens
+from permafrost.probes.models.devices import to_numpy
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.embedding import describe_vectors, text_vectors
 from permafrost.probes.prediction.items import check_items, check_text, list_of_items, tasks_of_items
@@ -160,7 +161,7 @@ class Predictor:
             for items in _slices([(text,) for text in texts]):
                 distinct = [text for (text,) in items]
                 try:
-                    made = text_vectors(run.probe, self._inputs(task, distinct), len(distinct)).numpy()
+                    made = to_numpy(text_vectors(run.probe, self._inputs(task, distinct), len(distinct)))
                 except TextError as error:
                     number = texts.index(str(error.text)) + 1 if error.text in texts else 0
                     raise CorpusError(f"text {number}: {error}") from error
@@ -178,7 +179,7 @@ class Predictor:
 
     def _inputs(self, task: str, texts: Sequence[Text]) -> ProbeInputs:
         """Return the latents of texts, in the order of the run's columns."""
-        columns = self.tasks[task].columns
+        columns, device = self.tasks[task].columns, self.tasks[task].probe.device
         by_column: dict[Column, Latents] = {}
         for plan in dict.fromkeys(column.plan for column in columns):
             view_layers: dict[str, tuple[int, ...]] = {}
@@ -193,9 +194,10 @@ class Predictor:
                     order = [layers.index(column.layer) for column in columns]
                     in_order = order == sorted(order)
                     tokens = latents if in_order else replace(latents, states=latents.states[order])
-                    return stored_tokens(tokens.select, tokens.index(starts), columns, tokens.states.shape[2])
+                    inputs = stored_tokens(tokens.select, tokens.index(starts), columns, tokens.states.shape[2])
+                    return inputs.to(device)
                 by_column |= {Column(plan, view, layer): latents[[index]] for index, layer in enumerate(layers)}
-        return pooled_inputs([by_column[column] for column in columns], columns)
+        return pooled_inputs([by_column[column] for column in columns], columns).to(device)
 
     def _extractor(self, task: str, plan: str) -> TextExtractor:
         """Return the extractor of a task's plan; runs with the same backbone share it."""

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from permafrost.data.atomic import temporary_path, write_atomically
 from permafrost.data.digests import digests_of_files
+from permafrost.data.machine import pick_device
 from permafrost.data.spec import flatten_settings, plain, to_toml
 from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.names import PROBE, RECIPE, RECORD
@@ -127,6 +128,8 @@ class RunWriter:
         seconds = {"seconds": {"all": self.seconds} | record.get("seconds", {})}
         about: dict[str, Any] = {"name": self._name, "summary": self._recipe.summary if self._recipe else ""}
         about["experiment"] = self._kind
+        if self._recipe:
+            about["device"] = pick_device(self._recipe.device)
         about |= _plugins_record(self._recipe)
         write_record(folder, environment() | about | dict(record) | seconds, names)
         from permafrost.probes.reports.report import write_report  # loads matplotlib, which no training needs
@@ -210,7 +213,7 @@ def _save_probe(path: Path, fitted: FittedProbe, backbone_digests: Mapping[str, 
         "backbone": backbone_digests,
         "shared": shared,
     }
-    tensors = {name: tensor.contiguous() for name, tensor in probe.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in probe.state_dict().items()}
     if fitted.calibration:
         arrays = {f"{CALIBRATION}{name}": array for name, array in vars(fitted.calibration).items()}
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

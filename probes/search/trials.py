@@ -21,7 +21,7 @@ from permafrost.probes.results.own_parts import origins_of
 STUDY_FORMAT = 2
 """Of a study's settings; a study that another version began is not continued."""
 
-NOT_IDENTIFYING = ("summary", "duration", "extract", "variants")
+NOT_IDENTIFYING = ("summary", "duration", "device", "extract", "variants")
 """Keys and tables of a recipe that do not change any trial."""
 
 AfterEpoch = Callable[[int, float], None]

@@ -183,7 +183,7 @@ class _TrackedProgress:
         """Show one line of text."""
         self._progress.note(message)
 
-    def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    def bar(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
         """Show a progress bar."""
         return self._progress.bar(label, total)
 

@@ -90,7 +90,8 @@ class BestState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state of :meth:`state_dict`; raise :class:`ValueError` if a weight has another shape."""
         weights = {
-            name: check_shape(state["weights"][name], parameter) for name, (parameter, _) in self.parameters.items()
+            name: check_shape(state["weights"][name], parameter).to(parameter.device)
+            for name, (parameter, _) in self.parameters.items()
         }
         for name in STATE_FIELDS:
             setattr(self, name, state[name])

@@ -16,8 +16,10 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import PretrainingSpec
+from permafrost.probes.inputs.disk import reading_ahead
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.autoencoder import Autoencoder, squared_errors
+from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.layerwise import LayerwiseLinear, SeededRandom
 from permafrost.probes.models.pair_features import difference_features
 from permafrost.probes.models.probe import Probe
@@ -26,6 +28,7 @@ from permafrost.probes.training.best_state import History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.loop import MemberColumns, fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem
+from permafrost.probes.training.row_order import BLOCK_ROWS
 
 CHUNK = 2048
 """Number of rows of a batch in validation."""
@@ -110,7 +113,7 @@ def _autoencoder_problem(
     """Return name and problem of a pretraining as an autoencoder, and the function that measures its errors."""
     train, held_out = _split_texts(spec, corpus, seed)
     model = _seeded_autoencoder(probe, seed)
-    widths = torch.tensor(probe.layout.widths)
+    widths = torch.tensor(probe.layout.widths, device=probe.device)
 
     def read(texts: NDArray[np.int64]) -> TextStates:
         return inputs.text_states(model.reads, texts[None, :, None])[0]
@@ -121,7 +124,7 @@ def _autoencoder_problem(
         return by_layer.mean(0, keepdim=True) if model.unified else by_layer
 
     def held_out_errors() -> tuple[NDArray[np.floating], ...]:
-        return _reconstruction_errors(model, [read(texts) for texts in _chunks(held_out)])
+        return _reconstruction_errors(model, read, _chunks(held_out))
 
     def validate() -> dict[str, NDArray[np.floating]]:
         explained = 1 - held_out_errors()[-1]
@@ -133,10 +136,17 @@ def _autoencoder_problem(
             for column, *numbers in zip(inputs.columns, *held_out_errors(), strict=True)
         ]
 
+    objective = TaskObjective(
+        loss=loss,
+        validate=validate,
+        rows=len(train),
+        batch_rows=spec.train.batch_rows,
+        ahead=reading_ahead(inputs, model.reads, lambda rows: [train[rows][:, :, None]]),
+    )
     problem = TrainingProblem(
         modules={"autoencoder": model},
         member_of={f"autoencoder.{name}": members for name, members in model.member_of().items()},
-        objectives={"": TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)},
+        objectives={"": objective},
     )
     return "autoencoder", problem, measure
 
@@ -147,7 +157,10 @@ def _split_texts(spec: PretrainingSpec, corpus: Corpus, seed: int) -> tuple[NDAr
     held_out = max(2, round(spec.held_out * len(order)))
     if len(order) - held_out < 1:
         raise CorpusError(f"{corpus.name}: {len(order)} sentences are too few to pretrain an autoencoder on.")
-    return order[held_out:], order[:held_out]
+    train = order[held_out:]
+    if len(train) > BLOCK_ROWS:
+        train.sort()  # rows that follow each other are then neighbours on disk
+    return train, order[:held_out]
 
 
 def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
@@ -155,7 +168,7 @@ def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
         torch.manual_seed(seed + DISCARDED_SEED)
         model = Autoencoder(probe)
     probe.seed([seed])
-    generator = torch.Generator().manual_seed(seed + DISCARDED_SEED)
+    generator = torch.Generator(probe.device).manual_seed(seed + DISCARDED_SEED)
     for run, decoder in zip(model.decoder.runs, model.decoder.parts, strict=True):
         for module in decoder.modules():
             if isinstance(module, SeededRandom):
@@ -163,20 +176,25 @@ def _seeded_autoencoder(probe: Probe, seed: int) -> Autoencoder:
     return model
 
 
-def _reconstruction_errors(model: Autoencoder, batches: Sequence[TextStates]) -> tuple[NDArray[np.floating], ...]:
-    """Return norm, loss and unexplained variance as in :class:`LayerLoss`, ``[layer]`` each."""
-    probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources))
-    normalized = [probe.normalize(batch, model.reads) for batch in batches]
-    texts = sum(batch.shape[1] for batch in normalized)
-    mean = torch.stack([batch.sum(1, keepdim=True) for batch in normalized]).sum(0) / texts
-    for batch in batches:
-        squares, errors, target = squared_errors(model, batch)
+def _reconstruction_errors(
+    model: Autoencoder, read: Callable[[NDArray[np.int64]], TextStates], chunks: Sequence[NDArray[np.int64]]
+) -> tuple[NDArray[np.floating], ...]:
+    """Return norm, loss and unexplained variance as in :class:`LayerLoss`, ``[layer]`` each.
+
+    The texts are read twice, so that only a chunk of them is in memory.
+    """
+    probe, total = model.probe, torch.zeros(4, len(model.probe.layout.sources), device=model.probe.device)
+    texts = sum(map(len, chunks))
+    sums = [probe.normalize(read(chunk), model.reads).sum(1, keepdim=True) for chunk in chunks]
+    mean = torch.stack(sums).sum(0) / texts
+    for chunk in chunks:
+        squares, errors, target = squared_errors(model, read(chunk))
         total[0] += (errors * probe.scale).square().sum((1, 2))
         total[1] += squares.sum(1)
         total[2] += (target - mean).square().sum((1, 2))
         total[3] += (target * probe.scale + probe.center).norm(dim=2).sum(1)
     unexplained = torch.where(total[2] > 0, total[1] / total[2], 0.0)
-    return (total[3] / texts).numpy(), (total[0] / texts).numpy(), unexplained.numpy()
+    return to_numpy(total[3] / texts), to_numpy(total[0] / texts), to_numpy(unexplained)
 
 
 def _class_problem(
@@ -192,9 +210,9 @@ def _class_problem(
     layers = len(inputs.columns)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + DISCARDED_SEED)
-        head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels))
+        head = LayerwiseLinear(layers, 3 * probe.encoder.code, len(corpus.labels)).to(probe.device)
     probe.seed([seed])
-    reads, targets = shared_reads(probe.layout), torch.from_numpy(train.targets)
+    reads, targets = shared_reads(probe.layout, device=probe.device), to_device(train.targets, probe.device)
 
     def logits(texts: NDArray[np.int64]) -> Tensor:
         first, second = (probe.encode(latents, reads) for latents in inputs.text_states(reads, texts[None]))
@@ -202,20 +220,26 @@ def _class_problem(
         return outputs
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        target = targets[rows[0]].expand(layers, -1)
+        target = targets[to_device(rows[0], targets.device)].expand(layers, -1)
         return nn.functional.cross_entropy(logits(train.texts[rows[0]]).transpose(1, 2), target, reduction="none").mean(
             1
         )
 
     def validate() -> dict[str, NDArray[np.floating]]:
         chunks = _chunks(np.arange(len(validation)))
-        predicted = np.concatenate([logits(validation.texts[rows]).argmax(-1).numpy() for rows in chunks], 1)
+        predicted = np.concatenate([to_numpy(logits(validation.texts[rows]).argmax(-1)) for rows in chunks], 1)
         return {"accuracy": np.asarray((predicted == validation.targets).mean(1))}
 
     indices = torch.arange(layers)
     member_of = {f"probe.encoder.{name}": indices[run] for name, run in probe.encoder.layer_runs()}
     member_of |= {f"head.{name}": indices for name, _ in head.named_parameters()}
-    objective = TaskObjective(loss=loss, validate=validate, rows=len(train), batch_rows=spec.train.batch_rows)
+    objective = TaskObjective(
+        loss=loss,
+        validate=validate,
+        rows=len(train),
+        batch_rows=spec.train.batch_rows,
+        ahead=reading_ahead(inputs, reads, lambda rows: [train.texts[rows]]),
+    )
     problem = TrainingProblem(modules={"probe": probe, "head": head}, member_of=member_of, objectives={"": objective})
     return "pretraining on classes", problem, list
 

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from permafrost.probes.models.devices import to_numpy
 
 StepRecord = dict[str, Any]
-"""``losses``: task -> ``[member]``; ``weights``: task -> weight; ``cosines``: lists of two tasks and cosine."""
+"""``losses``: task -> ``[member]``; ``weights``: task -> weight; ``cosines``: lists of two tasks and cosine. Tensors on
+the device of the training, until :func:`on_cpu` makes arrays and numbers of them."""
 
 Metrics = Mapping[str, Mapping[str, NDArray[np.floating]]]
 """Task -> validation metric -> ``[member]``; the first metric is the selection metric."""
@@ -38,6 +42,20 @@ def epoch_facts(
             task: {name: listed(values) for name, values in by_name.items()} for task, by_name in metrics.items()
         },
     }
+
+
+def on_cpu(records: Sequence[StepRecord]) -> list[StepRecord]:
+    """Return records of steps as arrays and numbers; those that are stay as they are."""
+    return [
+        {
+            "losses": {
+                task: to_numpy(loss) if isinstance(loss, Tensor) else loss for task, loss in record["losses"].items()
+            },
+            "weights": {task: float(weight) for task, weight in record["weights"].items()},
+            "cosines": [[first, second, float(cosine)] for first, second, cosine in record["cosines"]],
+        }
+        for record in records
+    ]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ On the CPU, the same data, seed and machine give the same weights to the last bi
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,11 +21,12 @@ from permafrost.data.errors import CheckpointError
 from permafrost.data.progress import Eta, NoProgress, Progress
 from permafrost.probes.balancing.gradients import EVERY_STEPS
 from permafrost.probes.config.train import TrainSpec
+from permafrost.probes.models.devices import forked_generators
 from permafrost.probes.training.best_state import BestStates, History
 from permafrost.probes.training.checkpoint import Checkpoint
-from permafrost.probes.training.log import StepRecord, TrainingLog, epoch_facts
+from permafrost.probes.training.log import StepRecord, TrainingLog, epoch_facts, on_cpu
 from permafrost.probes.training.peak_memory import PeakMemory
-from permafrost.probes.training.problem import Batches, TrainingProblem, check_problem
+from permafrost.probes.training.problem import Batches, TrainingProblem, check_problem, read_ahead
 from permafrost.probes.training.step import StepRunner
 
 AfterEpoch = Callable[[int, float], None]
@@ -77,7 +79,7 @@ def fit(
     """
     check_problem(problem)
     progress = progress or NoProgress()
-    with torch.random.fork_rng(devices=[]):
+    with forked_generators(problem.device):
         torch.manual_seed(seeds[0])
         training = _Training(problem, spec, seeds, name, peak)
         about = {"training": name, "members": [dict(member) for member in members]}
@@ -163,14 +165,18 @@ class _Training:
                 progress.note(f"{self.name}: {component} is frozen after {self.epoch} epochs")
             groups.remember_weights()
         groups.set_modes()
-        for batch in islice(self.batches.epoch(), self.step, None) if groups.any_trainable else ():
-            index = self.epoch * self.batches.steps + self.step
-            self.records.append(self.runner.run(batch, index, self.total, self.step % EVERY_STEPS == 0))
-            self.step += 1
-            for listener in listeners:
-                listener(1)
-            if checkpoint and checkpoint.due():
-                checkpoint.save(self.state_dict())
+        rest = islice(self.batches.epoch(), self.step, None) if groups.any_trainable else iter(())
+        with closing(read_ahead(rest, self.problem.objectives)) as batches:
+            for batch in batches:
+                index = self.epoch * self.batches.steps + self.step
+                self.records.append(self.runner.run(batch, index, self.total, self.step % EVERY_STEPS == 0))
+                self.step += 1
+                for listener in listeners:
+                    listener(1)
+                if checkpoint and checkpoint.due():
+                    checkpoint.save(self.state_dict())
+        self.records = on_cpu(self.records)
+        self.runner.check_losses(self.records, self.epoch * self.batches.steps, self.total)
         self.runner.check_weights(self.epoch)
         metrics, stopped = self._validate(self.epoch + 1), self.best.stopped
         values = {task: next(iter(by_name.values())) for task, by_name in metrics.items()}
@@ -209,6 +215,7 @@ class _Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of an unfinished training."""
+        self.records = on_cpu(self.records)
         unfinished = {"learning": self.learning, "steps": self.records, "drawn": self.batches_state}
         return self.result_state() | unfinished | self.runner.state_dict()
 

@@ -119,7 +119,8 @@ class ParameterGroups:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state of :meth:`state_dict`; freezes its components."""
         self.freeze(state["frozen"])
-        self._before = dict(state["before"])
+        device = self.problem.device
+        self._before = {component: weights.to(device) for component, weights in state["before"].items()}
 
     @property
     def any_trainable(self) -> bool:

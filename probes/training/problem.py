@@ -1,22 +1,30 @@
 """Training objectives: a TaskObjective for each task, the TrainingProblem that fit() optimises, and its batches."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.base import Balancer
+from permafrost.probes.inputs.disk import ReadingAhead
+from permafrost.probes.training.row_order import row_blocks, rows_to_come
 
 Order = Literal["joint", "round_robin", "proportional", "temperature"]
 """Order of the batches of several tasks."""
 
 TASK_ORDER_STREAM = 1 << 20
 """Second number, with a seed, of the generator that draws the order of tasks."""
+
+
+AHEAD = 2
+"""Number of batches that are read before they are trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,9 @@ class TaskObjective:
     smallest_batch: int = 1
     """Minimum batch size for which the loss is defined (2 for log-variance); a smaller last batch is merged into the
     one before."""
+
+    ahead: ReadingAhead | None = None
+    """How batches are read ahead; None if that gains nothing."""
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -78,6 +89,11 @@ class TrainingProblem:
     """Whether each task has its own best state of the shared components; otherwise all have the one that is best by the
     mean of the tasks' metrics."""
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the trained parameters."""
+        return next(iter(self.named_parameters().values())).device
+
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Return the trained parameters by name."""
         return {
@@ -86,6 +102,11 @@ class TrainingProblem:
             for name, parameter in module.named_parameters()
             if (full_name := f"{component}.{name}") in self.member_of
         }
+
+    def owned_parameters(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Return each trained parameter, and its :attr:`member_of` on its device."""
+        named = self.named_parameters().items()
+        return [(parameter, self.member_of[name].to(parameter.device)) for name, parameter in named]
 
     def parameters_of(self, task: str) -> list[str]:
         """Return the names of the parameters that a task uses: all but those of other tasks."""
@@ -133,10 +154,18 @@ class Batches:
             yield {task: next(streams[task]) for task in tasks}
 
     def _stream(self, task: str) -> Iterator[NDArray[np.int64]]:
-        rows = self.objectives[task].rows
+        objective = self.objectives[task]
         while True:
-            orders = np.stack([generator.permutation(rows) for generator in self._row_generators[task]])
+            blocks = [row_blocks(objective.rows, generator) for generator in self._row_generators[task]]
+            orders = np.stack([np.concatenate(order) for order in blocks])
+            if objective.ahead is None:
+                yield from (orders[:, start:end] for start, end in self.bounds[task])
+                continue
+            for order in blocks:
+                objective.ahead.later(np.sort(order[0]))
+            coming = rows_to_come(blocks)
             for start, end in self.bounds[task]:
+                objective.ahead.later(coming[:, start:end])
                 yield orders[:, start:end]
 
     def _task_order(self) -> list[str]:
@@ -162,6 +191,25 @@ class Batches:
         """Load a state of :meth:`state_dict`."""
         for generator, saved in zip(self._generators(), state["generators"], strict=True):
             generator.bit_generator.state = saved
+
+
+def read_ahead(
+    batches: Iterator[dict[str, NDArray[np.int64]]], objectives: Mapping[str, TaskObjective]
+) -> Generator[dict[str, NDArray[np.int64]]]:
+    """Yield the batches of :meth:`Batches.epoch`; the next :data:`AHEAD` of each are being read meanwhile."""
+    ahead = {task: objective.ahead for task, objective in objectives.items() if objective.ahead}
+    waiting: deque[dict[str, NDArray[np.int64]]] = deque()
+    try:
+        for batch in batches:
+            for task in batch.keys() & ahead.keys():
+                ahead[task].batch(batch[task])
+            waiting.append(batch)
+            if len(waiting) > (AHEAD if ahead else 0):
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        for reading in ahead.values():
+            reading.close()
 
 
 def order_indices(seeds: Sequence[int]) -> NDArray[np.int64]:

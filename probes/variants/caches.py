@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakSet
 
 from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs
 from permafrost.probes.training.encoder_pretraining import PretrainedEncoder
@@ -21,11 +22,25 @@ class InputCache:
 
     def __init__(self) -> None:
         self._inputs: OrderedDict[str, ProbeInputs] = OrderedDict()
+        self._made: WeakSet[ProbeInputs] = WeakSet()
+
+    def make_room(self, size: int, most: int) -> int:
+        """Drop inputs until others of ``size`` bytes may join them; return what ``most`` bytes leave for those.
+
+        Inputs that are in use stay in memory, and count.
+        """
+        while self._inputs and self._held_bytes() + size > most:
+            self._inputs.popitem(last=False)
+        return most - self._held_bytes()
+
+    def _held_bytes(self) -> int:
+        return sum(map(_kept_bytes, self._made))
 
     def __call__(self, key: str, make: Callable[[], ProbeInputs]) -> ProbeInputs:
         """Return the inputs of a key; call ``make`` if they are not cached."""
         if key not in self._inputs:
             self._inputs[key] = make()
+            self._made.add(self._inputs[key])
         self._inputs.move_to_end(key)
         while len(self._inputs) > 1 and sum(map(_kept_bytes, self._inputs.values())) > KEPT_BYTES:
             self._inputs.popitem(last=False)

@@ -10,6 +10,7 @@ from torch import nn
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.models.devices import to_numpy
 from permafrost.probes.models.probe import Probe, stack
 from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
 from permafrost.probes.objectives.base import untrained_cosines
@@ -120,7 +121,7 @@ def _calibrations(
 def _maximum_predictions(probe: Probe, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``[seed]``: the prediction for identical texts, or the largest one if the probe compares no texts."""
     if isinstance(probe, ScoreProbe):
-        top: NDArray[np.float32] = probe.top().numpy()
+        top: NDArray[np.float32] = to_numpy(probe.top())
         return top
     return np.asarray(predicted.reshape(len(predicted), -1).max(1))
 

@@ -3,7 +3,7 @@
 Latents come from a provider that is passed in; it decides whether missing latents are extracted or are an error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -45,8 +45,16 @@ def requests_of(recipe: Recipe) -> list[LatentRequest]:
     """Return the latents that a recipe of one task needs."""
     corpora = [recipe.corpus] if recipe.pretraining.task == "none" else [recipe.corpus, recipe.pretraining.corpus]
     return [
-        LatentRequest(corpus, plan, recipe.extract) for plan, corpus in product(recipe.probe_plans().values(), corpora)
+        LatentRequest(corpus, plan, recipe.extraction)
+        for plan, corpus in product(recipe.probe_plans().values(), corpora)
     ]
+
+
+def plan_of_all(requests: Sequence[LatentRequest]) -> CapturePlan:
+    """Return a plan with the views of several requests that differ in views only."""
+    return replace(
+        requests[0].plan, views=tuple(dict.fromkeys(view for request in requests for view in request.plan.views))
+    )
 
 
 class LatentWorkspace:
@@ -112,16 +120,19 @@ class LatentWorkspace:
 
     def _extract(self, requests: list[LatentRequest]) -> None:
         """Get the latents of requests that differ in views only, in one forward pass."""
-        corpus, plan = self.corpus(requests[0].corpus), requests[0].plan
-        views = tuple(dict.fromkeys(view for request in requests for view in request.plan.views))
-        latents = self.provider.latents(replace(plan, views=views), requests[0].extract, corpus, self.progress)
-        limit = latents.store.identity.max_tokens
+        corpus, plan = self.corpus(requests[0].corpus), plan_of_all(requests)
+        latents = self.provider.latents(plan, requests[0].extract, corpus, self.progress)
+        unit = " windows" if plan.truncation == "windows" and isinstance(corpus.texts[0], Segments) else ""
+        self._keep(requests, latents, corpus.name, f"{unit} of {len(corpus.texts):,}")
+
+    def _keep(self, requests: list[LatentRequest], latents: PlanLatents, name: str, of_texts: str) -> None:
+        """Note what ran on a corpus, and hold its latents for each request."""
+        plan, limit = requests[0].plan, latents.store.identity.max_tokens
         self._note_limit(plan, limit)
         count = latents.truncated
         cut = f'; {count:,} texts cut to {limit} tokens (plan.truncation = "windows" reads them whole)' if count else ""
-        unit = " windows" if plan.truncation == "windows" and isinstance(corpus.texts[0], Segments) else ""
-        run = f"{latents.texts_run:,}{unit} of {len(corpus.texts):,} texts run, {latents.seconds:.2f} s"
-        self.progress.note(f"stage one, {plan.backbone} on {corpus.name}: {run}{cut}")
+        run = f"{latents.texts_run:,}{of_texts} texts run, {latents.seconds:.2f} s"
+        self.progress.note(f"stage one, {plan.backbone} on {name}: {run}{cut}")
         for request in requests:
             columns = {str(view): latents.columns[view] for view in sorted(request.plan.views)}
             if self.stored.setdefault(request.key, replace(latents, columns=columns)).texts_run:

@@ -1,6 +1,6 @@
 """Members of a variant: a probe on some layers of its inputs, trained with one seed; and which train in one program.
 
-Small members of one task and of equal shape are stacked and trained together; large ones use the whole machine and are
+Small members of one task and of equal shape are stacked and trained together; large ones use the whole device and are
 trained one after another. Members read inputs, never a backbone.
 """
 
@@ -28,6 +28,13 @@ MAX_STACKED_PARAMETERS = 50_000
 
 MAX_STACKED_BYTES = 64 << 20
 """Maximum size of the latents that stacked members read per training step."""
+
+GPU_STACKED_PARAMETERS = 50_000_000
+""":data:`MAX_STACKED_PARAMETERS` on a GPU, where a batched product of full width costs little more than one of them.
+Not measured."""
+
+GPU_STACKED_BYTES = 4 << 30
+""":data:`MAX_STACKED_BYTES` on a GPU, weights, gradients and moments of the optimizer included. Not measured."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,7 +80,7 @@ def initial_probe(member: MemberConfig) -> Probe:
         by_layer = [member.pretrained.by_layer[layer] for layer in member.layers]
         mixer = {name: value[list(member.layers)] for name, value in member.pretrained.mixer.items()}
         probe.load_members(by_layer, [mixer])
-    return probe
+    return probe.to(inputs.device)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -115,13 +122,15 @@ Group = Mapping[str, Sequence[UntrainedMember]]
 def stackable_groups(members: Sequence[MemberConfig]) -> Iterator[list[UntrainedMember]]:
     """Yield members of one task to train in one program: small ones of equal shape, or a large one alone.
 
-    Members are stacked if they read the same inputs, have the same shape, and their recipes train alike.
+    Members are stacked if they read the same inputs, have the same shape, and their recipes train alike. What is small
+    depends on the device.
     """
     waiting: dict[str, list[UntrainedMember]] = {}
     for config in members:
         member = UntrainedMember(config, initial_probe(config))
-        parameters = sum(parameter.numel() for parameter in member.probe.parameters())
-        if config.inputs.blocks is not None or member.probe.layout.tokens or parameters > MAX_STACKED_PARAMETERS:
+        parameters, on_gpu = sum(map(torch.numel, member.probe.parameters())), config.inputs.device.type != "cpu"
+        most = GPU_STACKED_PARAMETERS if on_gpu else MAX_STACKED_PARAMETERS
+        if config.inputs.blocks is not None or member.probe.layout.tokens or parameters > most:
             yield [member]
             continue
         probe, train = replace(config.recipe.probe, inputs=(), layers="all"), replace(config.recipe.train, seeds=(0,))
@@ -129,7 +138,9 @@ def stackable_groups(members: Sequence[MemberConfig]) -> Iterator[list[Untrained
         key = f"{id(config.inputs)} {member.probe.shape} {fingerprint(alike)}"
         group = waiting.setdefault(key, [])
         layers = sum(len(other.config.layers) for other in group) + len(config.layers)
-        if group and layers * config.inputs.width * 8 * config.recipe.train.batch_rows > MAX_STACKED_BYTES:
+        size = layers * config.inputs.width * 8 * config.recipe.train.batch_rows
+        size += 16 * parameters * (len(group) + 1) if on_gpu else 0
+        if group and size > (GPU_STACKED_BYTES if on_gpu else MAX_STACKED_BYTES):
             yield waiting.pop(key)
             group = waiting.setdefault(key, [])
         group.append(member)

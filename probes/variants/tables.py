@@ -14,6 +14,7 @@ from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.skipped import SkippedRow
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.projection import project
+from permafrost.probes.models.devices import to_numpy
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 
 BREAKDOWN_COLUMNS = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]
@@ -160,7 +161,7 @@ def latent_table(inputs: ProbeInputs, variant: TrainedTask) -> pd.DataFrame:
     frames = []
     for layer in sorted({0, len(variant.columns) // 2, len(variant.columns) - 1}):
         column = variant.columns[layer]
-        points = project(inputs.pooled(layer, texts)[:, : inputs.widths[layer]].numpy())
+        points = project(to_numpy(inputs.pooled(layer, texts)[:, : inputs.widths[layer]]))
         frames.append(
             points.assign(
                 plan=column.plan,

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.progress import Progress
+from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.base import Balancer
 from permafrost.probes.balancing.weighting import make_balancer
 from permafrost.probes.config.recipe import Recipe
+from permafrost.probes.inputs.disk import reading_ahead
 from permafrost.probes.models.probe import Probe, stack, unstack
-from permafrost.probes.models.shared_reads import shared_reads
+from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.heads import objective_of
 from permafrost.probes.objectives.losses import min_batch_rows
 from permafrost.probes.training.checkpoint import Checkpoint
@@ -65,7 +67,7 @@ def train_group(
     }
     configs = [member.config for member in next(iter(group.values()))]
     seeds, named = [config.seed for config in configs], [config.named for config in configs]
-    problem = _training_problem(recipe, {task: members[0].config for task, members in group.items()}, probes, seeds)
+    problem = training_problem(recipe, {task: members[0].config for task, members in group.items()}, probes, seeds)
     result = fit(problem, recipe.train, seeds, progress, name, after_epoch, checkpoint, peak, named)
     members = {
         task: [
@@ -85,7 +87,7 @@ def _single_probes(probe: Probe) -> list[Probe]:
     return [unstack(probe, index).eval() for index in range(members)] if members > 1 else [probe]
 
 
-def _training_problem(
+def training_problem(
     recipe: Recipe, configs: Mapping[str, MemberConfig], probes: Mapping[str, Probe], seeds: Sequence[int]
 ) -> TrainingProblem:
     """Return what ``fit`` optimises.
@@ -105,7 +107,13 @@ def _training_problem(
         objectives={task: task_objective(probes[task], config, seeds, all_metrics) for task, config in configs.items()},
         order="joint" if schedule == "separate" else schedule,
         temperature=recipe.multitask.temperature,
-        balancer=_balancer(recipe, {task: config.problem.loss for task, config in configs.items()}, backbone, seeds[0]),
+        balancer=_balancer(
+            recipe,
+            {task: config.problem.loss for task, config in configs.items()},
+            backbone,
+            seeds[0],
+            next(iter(probes.values())).device,
+        ),
         shared=() if backbone is None else (BACKBONE,),
         absent=tuple(component for component in (BACKBONE, *recipe.tasks) if component not in modules),
         private=recipe.multitask.keep == "each",
@@ -125,7 +133,8 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     metrics = dict.fromkeys([problem.metric, *(problem.metrics if all_metrics else ())])
     probe.seed(seeds)
     orders = order_indices(seeds)
-    reads = shared_reads(probe.layout, orders)
+    reads = shared_reads(probe.layout, orders, probe.device)
+    _check_memory(config, reads, len(train))
     training = objective_of(probe, inputs, train, problem.weights, problem.task.kind == "rank")
     validation = objective_of(probe, inputs, scorer.rows)
 
@@ -139,10 +148,24 @@ def task_objective(probe: Probe, config: MemberConfig, seeds: Sequence[int], all
     return TaskObjective(
         loss=loss,
         validate=validate,
+        ahead=reading_ahead(inputs, reads, training.texts_read),
         rows=training.training_rows,
         batch_rows=config.recipe.train.batch_rows,
         smallest_batch=min_batch_rows(problem.loss),
     )
+
+
+def _check_memory(config: MemberConfig, reads: SharedReads, rows: int) -> None:
+    """Raise a :class:`SpecError` if ``train.memory`` is less than the latents of one batch take."""
+    spec, inputs, most = config.recipe.train, config.inputs, config.recipe.train.memory_bytes
+    sides = config.problem.corpus.split("train").texts.shape[1]
+    tokens = 1.0 if inputs.tokens is None else float(inputs.tokens.lengths.mean())
+    size = round(min(spec.batch_rows, rows) * sides * tokens) * len(reads.sources) * inputs.width * 4
+    if most is not None and most < size:
+        raise SpecError(
+            f"train.memory = {spec.memory} is less than one batch of {spec.batch_rows} rows takes, {size:,} bytes: "
+            "raise it, or lower train.batch_rows."
+        )
 
 
 def _member_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -163,7 +186,9 @@ def _member_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return member_of
 
 
-def _balancer(recipe: Recipe, losses: Mapping[str, str], backbone: nn.Module | None, seed: int) -> Balancer | None:
+def _balancer(
+    recipe: Recipe, losses: Mapping[str, str], backbone: nn.Module | None, seed: int, device: torch.device
+) -> Balancer | None:
     """Return the balancer of the tasks' losses; None if there is one task.
 
     Args:
@@ -180,4 +205,4 @@ def _balancer(recipe: Recipe, losses: Mapping[str, str], backbone: nn.Module | N
     ]
     generator = torch.Generator().manual_seed(seed)
     joint = recipe.multitask.schedule == "joint"
-    return make_balancer(recipe.balancing, losses, shared, joint, generator, recipe.tasks)
+    return make_balancer(recipe.balancing, losses, shared, joint, generator, recipe.tasks).to(device)

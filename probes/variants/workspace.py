@@ -1,8 +1,12 @@
 """Workspace of an experiment: its corpora, their latents and the probe inputs made of them, each loaded once."""
 
+from pathlib import Path
+
+import torch
 from torch import nn
 
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.machine import free_memory, pick_device
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint
 from permafrost.data.store.layers import resolve_layers
@@ -10,12 +14,19 @@ from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import cached_states, finetuned_inputs
 from permafrost.probes.inputs.latents import ProbeInputs
+from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider
 from permafrost.probes.inputs.token_inputs import read_inputs
+from permafrost.probes.models.devices import CPU
 from permafrost.probes.tasks.registry import Problem, make_problem
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.caches import EncoderCache, GetInputs, InputCache
 from permafrost.probes.variants.latent_workspace import LatentWorkspace
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """Return the device that a recipe trains on; raise a :class:`SpecError` if this machine has none of that name."""
+    return torch.device(pick_device(recipe.device))
 
 
 class Workspace(LatentWorkspace):
@@ -37,6 +48,7 @@ class Workspace(LatentWorkspace):
         super().__init__(provider, progress)
         self.unfinished, self.encoders = unfinished, EncoderCache()
         self._input_cache = InputCache() if input_cache is None else input_cache
+        self._moved = InputCache()
         self._problems: dict[str, Problem] = {}
         self._frozen_states: dict[str, FrozenStates] = {}
 
@@ -65,16 +77,28 @@ class Workspace(LatentWorkspace):
         return {name or "plan": latents.store.identity.name for name, latents in stored.items()}
 
     def inputs(self, recipe: Recipe, spec: CorpusSpec) -> ProbeInputs:
-        """Return what the recipe's probe reads of a corpus; latents that are missing are got first."""
+        """Return what the recipe's probe reads of a corpus, on its device; latents that are missing are got first."""
         key = fingerprint([spec, recipe.probe_plans(), list(recipe.probe.inputs), recipe.probe.layers])
 
         def read() -> ProbeInputs:
             self.prepare([recipe])
             stored = self.plan_latents(recipe, spec)
             columns = resolve_columns(recipe.probe, {name: latents.columns for name, latents in stored.items()})
-            return read_inputs(stored, self.corpus(spec).texts, columns)
+            return read_inputs(stored, self.corpus(spec).texts, columns, self.memory_limit(recipe))
 
-        return self._input_cache(key, read)
+        inputs, device = self._input_cache(key, read), device_of(recipe)
+        return inputs if device == CPU else self._moved(f"{key} {device}", lambda: inputs.to(device))
+
+    def memory_limit(self, recipe: Recipe) -> MemoryLimit:
+        """Return how many bytes of latents a recipe may read into memory."""
+        most, cache = recipe.train.memory_bytes, self._input_cache
+
+        def room(size: int) -> int:
+            if most is None:
+                return free_memory() // 2
+            return cache.make_room(size, most) if isinstance(cache, InputCache) else most
+
+        return MemoryLimit(room, Path(recipe.extract.cache), self.progress)
 
     def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> ProbeInputs:
         """Return what the recipe's probe reads of fine-tuned blocks; blocks are created if none are given.
@@ -92,8 +116,9 @@ class Workspace(LatentWorkspace):
         )
 
     def top_blocks(self, recipe: Recipe, layers: tuple[int, ...] | str) -> nn.Module:
-        """Create the blocks above the recipe's cut, with the backbone's weights."""
-        return self.provider.blocks(recipe.plan, recipe.extract, recipe.finetune, layers)
+        """Create the blocks above the recipe's cut, with the backbone's weights, on the device of the recipe."""
+        blocks = self.provider.blocks(recipe.plan, recipe.extract, recipe.finetune, layers)
+        return blocks.to(device_of(recipe))
 
     def _frozen_states_of(self, recipe: Recipe) -> FrozenStates:
         key = fingerprint([recipe.corpus, recipe.plan, recipe.finetune.cut, recipe.finetune.frozen_layer_indices()])
@@ -103,5 +128,6 @@ class Workspace(LatentWorkspace):
                 self._frozen_states[key] = self.provider.token_ids(recipe.plan, recipe.extract, texts)
             else:
                 self.prepare([recipe])
-                self._frozen_states[key] = cached_states(self.plan_latents(recipe, recipe.corpus)[""], texts)
+                (latents,) = self.plan_latents(recipe, recipe.corpus).values()
+                self._frozen_states[key] = cached_states(latents, texts, self.memory_limit(recipe))
         return self._frozen_states[key]

@@ -119,7 +119,7 @@ def test_a_finished_run_becomes_a_result(builder, tiny, quick, tmp_path, monkeyp
     assert builder.main(["add", "pairs", str(done.path)]) == 0
     result = builder.result_files.read("pairs")
     assert (result["title"], result["order"], result["notes"]) == ("Pairs", 3, ["Tiny."])
-    assert result["command"].startswith("permafrost run pairs --set corpus.path=")
+    assert result["command"].startswith("permafrost run pairs --set device=cpu --set corpus.path=")
     record = json.loads((done.path / "record.json").read_text("utf-8"))
     assert (result["machine"], result["selected"]) == (record["machine"], done.selected)
     measured = {(row["variant"], row["metric"], row["split"], row["value"], row["seed"]) for row in done.metrics}

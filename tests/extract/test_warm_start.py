@@ -17,7 +17,7 @@ HEAVY = ("torch", "transformers", "tokenizers", "huggingface_hub")
 TOLD = f"import atexit; atexit.register(lambda: print('loaded', sorted(set(sys.modules) & {set(HEAVY)!r})))"
 TEXTS = ["the small brown dog runs", "it sleeps", "the small brown dog runs"]
 
-AUTO = ["plan.compute_dtype=auto", *([] if may_have_gpu() else ["extract.device=auto"])]
+AUTO = ["plan.compute_dtype=auto", *([] if may_have_gpu() else ["device=auto"])]
 
 PLANS = {
     "pooled": [*AUTO, "plan.views=mean,cls"],

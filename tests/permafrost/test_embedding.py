@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from permafrost import api, embedding, inspection
 from permafrost.data.errors import InputError
 from permafrost.data.export import tensor_files, vectors
 from permafrost.data.progress import NoProgress
+from permafrost.data.spec import SpecError
+from permafrost.data.store.plan import ExtractSpec
+from permafrost.stages import with_device
 from tests.support.bench import Bench, pairs
 
 TEXTS = list(dict.fromkeys(row[0] for row in pairs(seed=3)))
@@ -172,3 +176,14 @@ def test_what_cannot_be_embedded_is_refused_in_a_line(finished, file, tmp_path, 
         code, _, err = bench.command("embed", *words)
         assert (code, message in err) == (2, True), (words, err)
         assert len(err.strip().splitlines()) <= 2, err
+
+
+def test_a_run_predicts_on_this_machine_wherever_it_was_trained(finished):
+    _, done = finished
+    (run,) = api.load(done.path).tasks.values()
+    trained_there = replace(run, recipe=replace(run.recipe, device="cuda:3", extract=ExtractSpec(device="cuda:3")))
+    here = with_device(trained_there, "")
+    assert (here.recipe.device, here.recipe.extraction.device) == ("auto", "auto")
+    assert with_device(trained_there, "cpu").recipe.extraction.device == "cpu"
+    with pytest.raises(SpecError, match='device = "cuda:3" is not on this machine'):
+        api.load(done.path, device="cuda:3")

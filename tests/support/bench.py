@@ -74,7 +74,7 @@ class Bench:
             "plan.max_tokens=32",
             "plan.compute_dtype=float32",
             f"extract.cache={self.folder / 'cache'}",
-            "extract.device=cpu",
+            "device=cpu",
             "train.epochs=3",
             "train.seeds=0",
             "pretraining.train.epochs=2",

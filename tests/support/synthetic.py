@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,6 +133,10 @@ class Shelf:
     def __init__(self, width: int = 8, dtype: str = "float32") -> None:
         self.width, self.dtype = width, dtype
         self.identity = SimpleNamespace(name=f"shelf-{width}", max_tokens=256)
+        self.shards: list[Any] = []
+
+    def columns(self) -> dict[str, tuple[int, ...]]:
+        return {}
 
     def read(self, texts: Sequence[str], view: str, layers: Sequence[int]) -> np.ndarray:
         drawn = [[self._latent(text, f"{view}:{layer}") for text in texts] for layer in layers]

@@ -26,7 +26,7 @@ from permafrost.data.errors import CheckpointError, InputError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.progress import NoProgress
-from permafrost.data.readers.plain_text import read_documents
+from permafrost.data.readers.plain_text import Documents
 from permafrost.data.spec import SpecError
 from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import backbone_digests
@@ -34,6 +34,7 @@ from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.extraction import extract
 from permafrost.extract.pretraining.blocks import IGNORED, BlockDataset, Frame, Masking, cut_blocks, draw_held_out
 from permafrost.extract.pretraining.pretrain import blocks_of, make_language_model, pretrain
+from permafrost.extract.pretraining.token_file import TokenFile, blocks_on_disk
 from permafrost.extract.pretraining.trainer import mark_complete, newest_checkpoint
 from permafrost.extract.pretraining.vocabulary import read_vocabulary
 from tests.support.damage import flipped, resigned
@@ -115,13 +116,13 @@ def losses(done: LanguageModel) -> list[float]:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_loss_is_the_ordinary_one_of_the_whole_model(objective, spec, vocabularies):
+def test_the_loss_is_the_ordinary_one_of_the_whole_model(objective, spec, vocabularies, tmp_path):
     from permafrost.extract.pretraining.trainer import collate, prediction_loss
 
     spec = replace(spec, objective=objective, vocabulary=str(vocabularies[objective]))
     vocabulary = read_vocabulary(spec)
     masking = vocabulary.masking(spec.mask_share) if objective == "masked" else None
-    objectives = BlockDataset(blocks_of(spec, vocabulary, stories())[0], 1, 0, masking)
+    objectives = BlockDataset(blocks_of(spec, vocabulary, stories(), tmp_path)[0], 1, 0, masking)
     batch = collate([objectives[row] for row in range(4)])
     model = make_language_model(spec, vocabulary).eval()
     whole = batch["labels"] if objective == "masked" else batch["input_ids"]  # it shifts what follows by itself
@@ -370,9 +371,31 @@ def test_every_epoch_has_every_block_once_in_an_order_and_with_masks_of_its_own(
 
 
 def test_blocks_hold_documents_in_order_with_special_tokens_and_no_padding():
-    blocks = cut_blocks([[11, 12, 13], [14], [15, 16, 17, 18]], Frame((1,), (2,), (2,)), 6)
+    (blocks,) = cut_blocks([[11, 12, 13], [14], [15, 16, 17, 18]], Frame((1,), (2,), (2,)), 6)
     assert blocks.tolist() == [[1, 11, 12, 13, 2, 2], [1, 14, 2, 15, 16, 2]]
-    assert cut_blocks([[11, 12]], Frame(), 3).shape == (0, 3)
+    assert [part.shape for part in cut_blocks([[11, 12]], Frame(), 3)] == [(0, 3)]
+    assert [part.shape for part in cut_blocks([], Frame(), 3)] == [(0, 3)]
+
+
+@pytest.mark.parametrize("most", [1, 7, 1 << 20])
+def test_blocks_from_disk_are_those_of_all_documents_joined_at_once(most, monkeypatch, tmp_path):
+    """Whatever is held at a time: the blocks are those of one array of all tokens."""
+    monkeypatch.setattr("permafrost.extract.pretraining.blocks.CUT_TOKENS", most)
+    draw = np.random.default_rng(0)
+    documents = [draw.integers(10, 99, length).tolist() for length in draw.integers(0, 30, 50)]
+    frame, held_out = Frame((1,), (2,), (2, 3)), draw.random(50) < 0.3
+    with TokenFile(tmp_path / "new") as file:
+        file.append(iter(documents))
+        assert file.lengths.tolist() == [len(document) for document in documents]
+        for chosen in (held_out, ~held_out, np.zeros(50, bool)):
+            joined = [
+                token for document, keep in zip(documents, chosen, strict=True) if keep for token in [*document, 2, 3]
+            ]
+            wanted = [[1, *joined[start : start + 6], 2] for start in range(0, len(joined) - 5, 6)]
+            found = blocks_on_disk(cut_blocks(file.documents(chosen), frame, 8), tmp_path)
+            assert found.tolist() == wanted
+            assert found.shape == (len(wanted), 8)
+    assert not list((tmp_path / "new").iterdir()), "the files have no name, so nothing is left of them"
 
 
 def test_held_out_documents_are_drawn_whole_and_stay_within_their_share():
@@ -387,8 +410,8 @@ def test_a_blank_line_ends_a_document_and_a_folder_is_read_file_by_file(tmp_path
     (tmp_path / "b.txt").write_text("\n\nOne line\nand another.\n \nA second.\n")
     with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
         file.write("First of all.")
-    assert read_documents(tmp_path) == ["First of all.", "One line and another.", "A second."]
-    assert read_documents(tmp_path / "b.txt") == ["One line and another.", "A second."]
+    assert list(Documents(tmp_path)) == ["First of all.", "One line and another.", "A second."]
+    assert list(Documents(tmp_path / "b.txt")) == ["One line and another.", "A second."]
 
 
 def test_files_that_are_no_text_are_refused_by_place(tmp_path):
@@ -398,16 +421,16 @@ def test_files_that_are_no_text_are_refused_by_place(tmp_path):
     for name, message in (("empty.txt", "holds no text"), ("latin.txt", "latin.txt:3: the document is not UTF-8"),
                           ("table.csv", "unknown kind of file"), ("none.txt", "no such file")):  # fmt: skip
         with pytest.raises(CorpusError, match=message):
-            read_documents(tmp_path / name)
+            list(Documents(tmp_path / name))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_real_vocabularies_make_blocks_of_real_text(objective):
+def test_real_vocabularies_make_blocks_of_real_text(objective, tmp_path):
     folder = real_model("bert_vocab" if objective == "masked" else "gpt2_vocab")
-    texts = read_documents(real_data("lm_corpus") / "tinystories_train_sample.txt.gz")
+    texts = Documents(real_data("lm_corpus") / "tinystories_train_sample.txt.gz")
     spec = LanguageSpec(objective=objective, vocabulary=str(folder), held_out=0.2)
     vocabulary = read_vocabulary(spec)
-    result, held = blocks_of(spec, vocabulary, texts)
+    result, held = blocks_of(spec, vocabulary, texts, tmp_path)
     assert result.shape[1] == held.shape[1] == 128
     if objective == "masked":
         assert vocabulary.size == 30522

@@ -7,7 +7,8 @@ import pytest
 from permafrost import api
 from permafrost.cli import inspect
 from permafrost.cli.main import app
-from permafrost.cli.options import recipe_overrides, size_in_bytes
+from permafrost.cli.options import recipe_overrides
+from permafrost.data.machine import size_in_bytes
 from permafrost.data.spec import SpecError
 from permafrost.probes.reports.report import result_grids
 from tests.support.example_run import example
@@ -24,13 +25,13 @@ STRICT = ("run", "extract", "train", "ablate", "study")
     ],
 )  # fmt: skip
 def test_a_size_is_written_with_a_unit_or_without(text, size):
-    assert size_in_bytes(text) == size
+    assert size_in_bytes(text, "--max-bytes") == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "0", "1e9", "20 apples", "1.GB"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(SpecError, match="expected a size such as 500MB"):
-        size_in_bytes(text)
+        size_in_bytes(text, "--max-bytes")
 
 
 def test_an_option_with_a_name_of_its_own_comes_after_set():

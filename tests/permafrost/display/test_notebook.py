@@ -74,6 +74,14 @@ def test_short_work_leaves_nothing_and_longer_work_its_count(cell, monkeypatch):
     assert cell.shown[-1]["text/plain"] == "longer: 2,000 of 2,000"
 
 
+def test_a_bar_without_a_total_counts(cell, monkeypatch):
+    monkeypatch.setattr(notebook, "MIN_SECONDS", 0)
+    with NotebookProgress().bar("texts", None) as advance:
+        advance(2000)
+        assert "2000/?" in cell.shown[-1]["text/plain"]
+    assert cell.shown[-1]["text/plain"] == "texts: 2,000"
+
+
 def test_a_bar_that_ends_by_an_error_is_taken_away(cell):
     progress = NotebookProgress()
     progress.note("begun")

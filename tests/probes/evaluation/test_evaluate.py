@@ -210,7 +210,7 @@ def test_a_single_evaluation_has_the_page_of_a_run_and_counts_what_is_left_out(t
         ("pairs.csv", {}, "has targets of the kind 'score', and .* predicts 'class'"),
         ("missing.csv", {}, "there is no such file or folder"),
         ("third.csv", {"split": "trian"}, "Did you mean 'train'"),
-        ("third.csv", {"overrides": ["plan.views=cls"]}, "sets keys of corpus and extract"),
+        ("third.csv", {"overrides": ["plan.views=cls"]}, "sets device, and keys of corpus and extract"),
         ("third.csv", {"backbone": "nowhere/at-all"}, "nowhere/at-all"),
     ],
 )

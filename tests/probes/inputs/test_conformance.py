@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from permafrost.data.scratch.latent_file import StoredLayers
+from permafrost.data.store.block import Block
+from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
 from permafrost.probes.config.columns import Column
+from permafrost.probes.inputs.disk import DiskInputs, disk_inputs
 from permafrost.probes.inputs.finetuned import finetuned_inputs
 from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.providers import FrozenStates
@@ -51,23 +55,34 @@ class Case:
     texts: list[list[torch.Tensor]]
 
 
-KINDS = ("pooled", "memory", "store", "blocks", "blocks of tokens")
+KINDS = ("pooled", "disk", "memory", "store", "blocks", "blocks of tokens")
 
 
 @pytest.fixture(params=KINDS)
 def case(request, tmp_path, identity) -> Case:
     block = ragged_block(WINDOWS, {"tokens": (0, 1, 2)}, width=WIDE)
     latents, kind = block.tokens, request.param
-    starts = np.array(STARTS if kind not in ("pooled", "blocks") else range(len(WINDOWS) + 1))
+    starts = np.array(STARTS if kind not in ("pooled", "blocks", "disk") else range(len(WINDOWS) + 1))
     weights = Blocks().weight.detach()
     made = [latents.states[-1] * float(weight) for weight in weights] if "blocks" in kind else latents.states
     first = [slice(*latents.offsets[window : window + 2]) for window in starts[:-1]]
     texts = [[torch.from_numpy(layer[tokens]) for tokens in first] for layer in made]
-    if kind in ("pooled", "blocks"):
+    if kind in ("pooled", "disk", "blocks"):
         texts = [[text.mean(0, keepdim=True) for text in layer] for layer in texts]
     if kind == "pooled":
         columns = [Column("", "mean", layer) for layer in range(LAYERS)]
         return Case(pooled_inputs([torch.stack(layer, 1).numpy() for layer in texts], columns), texts)
+    if kind == "disk":
+        pooled = {"mean": torch.stack([torch.stack(layer, 1)[0] for layer in texts]).numpy()}
+        store = LatentStore.at(tmp_path, "org/model", identity)
+        for part in (slice(3, None), slice(3)):  # the order in the store is not that of the texts
+            keys, values = text_keys(WINDOWS[part]), {"mean": pooled["mean"][:, part]}
+            lengths = np.ones(len(keys), np.int32)
+            store.append(
+                Block(keys=keys, lengths=lengths, columns={"mean": (0, 1, 2)}, latents=values), {"layers": LAYERS}
+            )
+        columns = [Column("", "mean", layer) for layer in range(LAYERS)]
+        return Case(disk_inputs(tmp_path, [StoredLayers(store, "mean", (0, 1, 2))], WINDOWS, columns), texts)
     if kind == "memory":
         return Case(as_inputs(latents, starts), texts)
     if kind == "store":
@@ -147,10 +162,10 @@ def test_tokens_are_read_window_by_window_and_pooled_latents_have_none(case):
     assert read.in_second.tolist() == [token > 0 for size in read.lengths for token in range(size)]
 
 
-def test_members_take_rows_in_orders_of_their_own_where_vectors_are_in_memory_and_nowhere_else(case):
+def test_members_take_rows_in_orders_of_their_own_where_texts_have_one_vector_and_nowhere_else(case):
     reads = shared_reads(layout([(0,), (1,)], (WIDE,) * LAYERS), np.array([0, 1]))
     orders = np.stack([ROWS, ROWS[::-1]])
-    if isinstance(case.inputs, PooledInputs):
+    if isinstance(case.inputs, PooledInputs | DiskInputs):
         (first, _) = case.inputs.text_states(reads, orders)
         expected = [torch.cat([case.texts[layer][text] for text in orders[layer, :, 0]]) for layer in (0, 1)]
         assert torch.equal(reads.expand(first), torch.stack(expected))
@@ -161,7 +176,7 @@ def test_members_take_rows_in_orders_of_their_own_where_vectors_are_in_memory_an
 
 def test_inputs_tell_their_sizes(case):
     assert (case.inputs.width, len(case.inputs.columns), case.inputs.widths) == (WIDE, LAYERS, (WIDE,) * LAYERS)
-    assert case.inputs.longest == (1 if isinstance(case.inputs, PooledInputs) else 7)
+    assert case.inputs.longest == (1 if isinstance(case.inputs, PooledInputs | DiskInputs) else 7)
 
 
 def test_a_gradient_reaches_the_blocks_and_nothing_that_is_stored(case):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from permafrost.probes.models.context import CONTEXTS, BiLSTM, Transformer, token_mask
+from permafrost.probes.models.context import CONTEXTS, BiLSTM, Transformer, token_positions
 from tests.support.synthetic import moved
 
 LENGTHS = [3, 1, 6, 2]
@@ -93,5 +93,5 @@ def test_a_transformer_has_as_many_blocks_as_it_is_given():
     assert len(Transformer(5, 6, 0.0, 3).blocks) == 3
 
 
-def test_the_token_mask_is_true_within_a_text():
-    assert token_mask([2, 0, 3]).tolist() == [[True, True, False], [False] * 3, [True] * 3]
+def test_the_positions_of_tokens_are_within_their_text():
+    assert token_positions([2, 0, 3], torch.device("cpu")).tolist() == [0, 1, 6, 7, 8]

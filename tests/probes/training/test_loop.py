@@ -15,7 +15,7 @@ from permafrost.probes.objectives.losses import LOSSES, log_variance
 from permafrost.probes.training.best_state import History
 from permafrost.probes.training.loop import fit
 from permafrost.probes.training.problem import TaskObjective, TrainingProblem, order_indices
-from permafrost.probes.training.step import clip_by_member
+from permafrost.probes.training.step import StepRunner, clip_by_member
 
 ROWS, WIDTH = 200, 8
 SPEC = TrainSpec(epochs=20, batch_rows=16, learning_rate=0.02)
@@ -158,15 +158,12 @@ def clipped(first: list[float], largest: float = 1.0) -> tuple[torch.Tensor, tor
     module.three.grad = torch.zeros(4, 3)
     module.three.grad[0, 0], module.three.grad[2, 2], module.three.grad[3, 1] = first[1], first[2], 0.4
     member_of = {"one": torch.arange(2), "three": torch.tensor([0, 1, 0, 1]), "untouched": torch.arange(2)}
-    clip_by_member(
-        TrainingProblem(
-            modules={"two": module},
-            member_of={f"two.{name}": owner for name, owner in member_of.items()},
-            objectives={},
-        ),
-        largest,
-        2,
+    problem = TrainingProblem(
+        modules={"two": module},
+        member_of={f"two.{name}": owner for name, owner in member_of.items()},
+        objectives={},
     )
+    clip_by_member(problem.owned_parameters(), largest, 2)
     return module.one.grad, module.three.grad
 
 
@@ -190,10 +187,23 @@ def test_the_norm_of_a_member_alone_is_clipped_as_torch_clips_it():
     torchs = [part.grad.clone() for part in toy.probe.parameters()]
     for part, gradient in zip(toy.probe.parameters(), expected, strict=True):
         part.grad = gradient.clone()
-    clip_by_member(toy.problem(), 0.5, 1)
+    clip_by_member(toy.problem().owned_parameters(), 0.5, 1)
     for part, gradient in zip(toy.probe.parameters(), torchs, strict=True):
         torch.testing.assert_close(part.grad, gradient)
         assert not torch.equal(part.grad, 0 * gradient)
+
+
+def test_a_state_of_another_device_goes_on_with_generators_that_it_decides():
+    seen = []
+    for _ in range(2):
+        toy = Toy()
+        runner = StepRunner(toy.problem(), SPEC, 1)
+        state = runner.state_dict()
+        assert state["device"] == "cpu"
+        with torch.random.fork_rng(devices=[]):
+            runner.load_state_dict(state | {"device": "cuda", "torch": torch.arange(16, dtype=torch.uint8)})
+            seen.append(torch.rand(3))
+    assert torch.equal(*seen)
 
 
 @pytest.mark.parametrize(

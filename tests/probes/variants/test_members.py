@@ -193,6 +193,16 @@ def test_what_is_too_large_to_be_side_by_side_ends_the_same(limit, expected, siz
         torch.testing.assert_close(one.probe.encoder.parts[0].weight, other.probe.encoder.parts[0].weight)
 
 
+def test_on_a_gpu_wide_probes_are_side_by_side_too(monkeypatch):
+    found = inputs()
+    there = members_of(Recipe(), replace(found, device=torch.device("cuda")), scored(found), [((0, 1), 0), ((0, 1), 1)])
+    drawn = members_module.initial_probe
+    monkeypatch.setattr(members_module, "initial_probe", lambda config: drawn(replace(config, inputs=found)))
+    monkeypatch.setattr(members_module, "MAX_STACKED_PARAMETERS", 1)
+    monkeypatch.setattr(members_module, "MAX_STACKED_BYTES", 1)
+    assert [len(group) for group in members_module.stackable_groups(there)] == [2]
+
+
 def test_predictions_in_chunks_are_those_at_once(monkeypatch):
     found = inputs()
     corpus = scored(found)
