@@ -23,10 +23,10 @@ import psutil
 import permafrost as pf
 from benchmarks.machine import describe
 from permafrost import exporting
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.store.block import Block
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.embedding import Embedded, nearest_texts
 from permafrost.extract.resolved_plan import resolve_plan

@@ -23,8 +23,8 @@ import torch
 from benchmarks.machine import clock, describe, matmul_gflops, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.machine import pick_device
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source, find_backbone

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from benchmarks.machine import clock, describe
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract

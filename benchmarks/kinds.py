@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.machine import describe, parse_options
 from permafrost.data.errors import PermafrostError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extractor import Extractor
 from tests.support.models.backbones import save_random, save_tokenizer, word_tokenizer
 from tests.support.models.kinds import CHANGES, REFUSED, ROADS, made_texts, states_alone, tiny_config

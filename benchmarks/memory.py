@@ -14,8 +14,8 @@ import tempfile
 
 from benchmarks.machine import describe
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 
 
 def peak(texts: int) -> tuple[int, int, int]:

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.machine import describe, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.machine import pick_device
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone

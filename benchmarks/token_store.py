@@ -17,10 +17,10 @@ import numpy as np
 from benchmarks.machine import clock, describe, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.machine import pick_device
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.job import ExtractionJob, stored_bytes

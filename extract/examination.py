@@ -3,12 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from permafrost.data.memo import Memo
-from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import TOKENS, CapturePlan, ExtractSpec
+from permafrost.data.remote.mirror import local_cache
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import MEMO
@@ -109,6 +109,6 @@ def examine(name: str, spec: ExtractSpec, adapter: str = "") -> Examination:
 
 def _chat_template(source: Source, spec: ExtractSpec) -> str:
     try:
-        return chat_template(source.tokenizer_files, "", Memo(Path(spec.cache) / MEMO))
+        return chat_template(source.tokenizer_files, "", Memo(local_cache(spec.cache) / MEMO))
     except BackboneError:
         return ""

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from operator import length_hint
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from permafrost.data.errors import InputError
+from permafrost.data.plan.plan import CapturePlan, Columns, ExtractSpec, union_of_columns
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import CapturePlan, Columns, ExtractSpec, union_of_columns
 from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.text import Text, TextError
 from permafrost.extract.resolved_plan import ResolvedPlan, resolve_plan
@@ -187,7 +187,7 @@ def extract_together(
 
 
 def _store_of(resolved: ResolvedPlan, spec: ExtractSpec) -> LatentStore:
-    return LatentStore.at(Path(spec.cache), resolved.plan.backbone, resolved.identity)
+    return LatentStore.at(local_cache(spec.cache), resolved.plan.backbone, resolved.identity)
 
 
 def _job_of(

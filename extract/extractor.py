@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.ragged import Counts, concatenate
 from permafrost.data.store.block import Block
 from permafrost.data.store.identity import Identity, check_same_latents
 from permafrost.data.store.index.segment import Keys
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.read_back import ReadBack

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
 from permafrost.data.machine import machine_name, package_version
+from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.identity import STORED_BYTES
+from permafrost.data.store.identity import STORED_BYTES, init_name
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.store.shard_layout import KEY_BYTES
-from permafrost.data.store.store import LatentStore, init_name
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.runner import BackboneRunner
@@ -171,6 +171,7 @@ class ExtractionJob:
                 f"extract.cache to another disk, or ask for fewer layers or views. {safe}"
             )
         if not self._bytes:
+            store.folder.check_writable()
             count, tokens_run = round(len(todo) * share), round(int(tokens.run_lengths[todo].sum()) * share)
             self._progress.note(
                 f"{source.name}: {source.layers} layers of width {source.width}, {store.identity.compute_dtype} on "

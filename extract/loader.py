@@ -1,10 +1,10 @@
 """Loader of the backbone of a plan, which is loaded at most once: for the pilot texts, and for what is run."""
 
 from functools import cached_property
-from pathlib import Path
 
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import Source
@@ -27,7 +27,7 @@ class BackboneLoader:
         """The loaded backbone."""
         dtype, spec = compute_dtype(self._plan, self._device), self._spec
         return self._given or load_backbone(
-            self._source, self._plan, dtype, self._device, spec.device_map, Path(spec.cache)
+            self._source, self._plan, dtype, self._device, spec.device_map, local_cache(spec.cache)
         )
 
     def peak(self) -> float:

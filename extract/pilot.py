@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from permafrost.data.store.plan import TOKENS, CapturePlan
+from permafrost.data.plan.plan import TOKENS, CapturePlan
 from permafrost.data.text import TextError
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS, PILOT_TOKENS

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from permafrost.data.machine import pick_device
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import Progress
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.locate import Source, find_backbone
@@ -54,7 +54,7 @@ def resolve_plan(
         InputError: the backbone or the device cannot be used.
     """
     source, device = find_backbone(plan, spec.cache, progress), pick_device(spec.device)
-    plan = resolve_prompt(plan, source, Memo(Path(spec.cache) / MEMO))
+    plan = resolve_prompt(plan, source, Memo(local_cache(spec.cache) / MEMO))
 
     @cache
     def loader() -> "BackboneLoader":
@@ -62,5 +62,5 @@ def resolve_plan(
 
         return BackboneLoader(plan, spec, source, device, backbone)
 
-    identity = identify(source, plan, device, Path(spec.cache), lambda: loader().peak())
+    identity = identify(source, plan, device, local_cache(spec.cache), lambda: loader().peak())
     return ResolvedPlan(plan=plan, source=source, identity=identity, loader=loader)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
+from permafrost.data.plan.plan import TOKENS, Columns, ExtractSpec
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.block import Block
-from permafrost.data.store.plan import TOKENS, Columns, ExtractSpec
 from permafrost.data.store.store import LatentStore
 
 

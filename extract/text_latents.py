@@ -8,11 +8,11 @@ import numpy as np
 
 from permafrost.data.latents.array import LatentArray
 from permafrost.data.latents.sources import MemorySource, StoreSource
+from permafrost.data.plan.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.data.text import list_of_texts, text_problem
 from permafrost.extract.extraction import extract
 

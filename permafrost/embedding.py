@@ -20,9 +20,10 @@ from permafrost.data.export.export import make_folder
 from permafrost.data.export.table_files import METADATA, write_columns
 from permafrost.data.export.tensor_files import npy_file, write_tensors
 from permafrost.data.export.vectors import Tensor
+from permafrost.data.plan.plan import TOKENS
 from permafrost.data.progress import Progress
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError, fingerprint, override, parse, plain
-from permafrost.data.store.plan import TOKENS
 from permafrost.probes.config.names import RECORD
 from permafrost.probes.config.recipe import Recipe
 
@@ -137,7 +138,9 @@ def _backbone_embedder(name: str, settings: Sequence[str]) -> Embedder:
         raise SpecError(f"embed takes one layer: set plan.layers to one of {list(layers)}.")
 
     def reader(texts: Sequence[str], progress: Progress) -> Callable[[int, int], Vectors]:
-        latents: LatentArray = text_latents(plan, texts, Path(spec.cache), progress, device=spec.device)[plan.views[0]]
+        latents: LatentArray = text_latents(plan, texts, local_cache(spec.cache), progress, device=spec.device)[
+            plan.views[0]
+        ]
         return lambda start, stop: np.asarray(latents[0, start:stop], np.float32)
 
     identity = {"identity": plain(resolved.identity), "view": plan.views[0], "layer": layers[0]}

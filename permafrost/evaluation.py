@@ -10,12 +10,12 @@ from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.files.opening import encoding_or
 from permafrost.data.files.table import open_table
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.progress import Progress, ProgressOption
 from permafrost.data.readers.registry import CORPORA
 from permafrost.data.readers.resolve import file_format, line_pattern, resolve_corpus, sample_rows
 from permafrost.data.readers.sources import find_files
 from permafrost.data.spec import SpecError, Tree, override, parse, plain
-from permafrost.data.store.plan import ExtractSpec
 from permafrost.data.text import describe_value
 from permafrost.display.choose import display_of
 from permafrost.named_runs import IfDone, PlannedEvaluation

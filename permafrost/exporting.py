@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permafrost.data.machine import check_device_here
+from permafrost.data.plan.plan import TOKENS
 from permafrost.data.progress import ProgressOption
 from permafrost.data.spec import SpecError, override, parse, plain
-from permafrost.data.store.plan import TOKENS
 from permafrost.data.text import Segments
 from permafrost.display.choose import display_of
 from permafrost.probes.config.recipe import Recipe

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import ProgressOption
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import override, parse
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.display.choose import display_of
 from permafrost.probes.config.recipe import Recipe
 from permafrost.user_data import Data, DataArguments
@@ -114,14 +115,17 @@ def latents(
     plan = parse(CapturePlan, settings | {"max_tokens": max_tokens} | others, "latents")
     from permafrost.extract.text_latents import text_latents
 
-    return text_latents(plan, texts, None if cache is None else Path(cache), display_of(progress), keep_texts)
+    return text_latents(
+        plan, texts, None if cache is None else local_cache(str(cache)), display_of(progress), keep_texts
+    )
 
 
 def open_store(path: Path | str = "cache") -> "StoreReader":
     """Open a store of latents, without its corpus or its backbone.
 
     Args:
-        path: the folder of a store, ``cache/<backbone>/<identity>``; or a folder with one store below it.
+        path: the folder of a store, ``cache/<backbone>/<identity>``; or a folder, or an address as
+            ``s3://bucket/latents``, with one store below it.
 
     Raises:
         InputError: there is no store, or there are several.
@@ -129,4 +133,4 @@ def open_store(path: Path | str = "cache") -> "StoreReader":
     """
     from permafrost.data.latents import reader
 
-    return reader.open_store(Path(path))
+    return reader.open_store(local_cache(str(path)))

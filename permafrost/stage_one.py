@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import PlanLatents
 from permafrost.data.streams.texts import TextStream, scan_texts
 from permafrost.data.text import Text

@@ -17,6 +17,7 @@ from permafrost.data.errors import first_line
 from permafrost.data.files.column_names import split_of
 from permafrost.data.machine import check_device_here
 from permafrost.data.progress import Progress
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError, Tree, nearest, parse, plain
 from permafrost.data.text import describe_value
 from permafrost.probes.config.recipe import Recipe
@@ -120,7 +121,7 @@ def source_of(data: Data, cache: str) -> dict[str, str]:
         CorpusError: there is no such file, folder or corpus; or rows are of no known form.
     """
     if not isinstance(data, str | Path):
-        return {"path": str(save_rows(data, Path(cache) / "data"))}
+        return {"path": str(save_rows(data, local_cache(cache) / "data"))}
     from permafrost.data.readers.registry import CORPORA
     from permafrost.data.readers.sources import is_glob
 

@@ -25,9 +25,9 @@ from permafrost import api
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.errors import InputError
 from permafrost.data.machine import pick_device
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.progress import EventsOnly
 from permafrost.data.readers.load import load_corpus
-from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import find_backbone

@@ -1,5 +1,5 @@
 """Export of vectors with their rows to files that other programs read: npy, safetensors, parquet, Arrow.
 
-May import: data, data.corpora, data.store.
+May import: data, data.corpora, data.plan, data.store.
 Start reading at export.py, export.
 """

@@ -12,7 +12,7 @@ from permafrost.data.corpora.corpus import Corpus, Rows
 from permafrost.data.corpora.records import PAIR, QUESTION, RANKED, SINGLE
 from permafrost.data.digests import digest_of_stream
 from permafrost.data.export.vectors import Tensor
-from permafrost.data.store.plan import Columns
+from permafrost.data.plan.plan import Columns
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments
 

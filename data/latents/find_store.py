@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from permafrost.data.plan.plan import CHAT, CapturePlan
+from permafrost.data.remote.mirror import store_paths
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.plan import CHAT, CapturePlan
-from permafrost.data.store.shard import Shard
-from permafrost.data.store.shard_layout import SUFFIX
-from permafrost.data.store.store import LatentStore, folder_name, init_name
+from permafrost.data.store.identity import folder_name, init_name
+from permafrost.data.store.shard import Shard, first_shard
+from permafrost.data.store.store import LatentStore
 
 
 def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
@@ -19,10 +20,9 @@ def find_store(cache: Path, plan: CapturePlan) -> LatentStore:
     folder = cache / folder_name(plan.backbone)
     matching: list[LatentStore] = []
     first_error: ShardError | None = None
-    for path in sorted(folder.glob("*")):
+    for path in store_paths(cache, folder.name):
         try:
-            shards = sorted(path.glob(f"*{SUFFIX}"))
-            if shards and _matches(Shard(shards[0]), plan):
+            if (shard := first_shard(path)) and _matches(shard, plan):
                 matching.append(LatentStore.open(path))
         except ShardError as error:
             first_error = error if first_error is None or isinstance(first_error, OtherVersionError) else first_error

@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import MachineError
+from permafrost.data.remote.mirror import store_folder
 from permafrost.data.store.errors import ShardError
 from permafrost.data.store.index.segment import Keys
 from permafrost.data.store.keys import text_keys
@@ -35,7 +36,8 @@ _SCHEMA = pa.schema(
 
 def text_files(folder: Path) -> list[Path]:
     """Return the files of kept texts in the folder of a store, by name."""
-    return sorted(folder.glob(f"*{TEXTS_SUFFIX}"))
+    files = store_folder(folder)
+    return [files.fetch(name) for name in sorted(files.names()) if name.endswith(TEXTS_SUFFIX) and name[0] != "."]
 
 
 def keep_texts(store: LatentStore, texts: Sequence[Text]) -> int:
@@ -59,6 +61,7 @@ def keep_texts(store: LatentStore, texts: Sequence[Text]) -> int:
         path = store.path / f"{xxhash.xxh3_128_hexdigest(content)}{TEXTS_SUFFIX}"
         try:
             write_atomically(path, content)
+            store.folder.commit(path.name)
         except OSError as error:
             raise MachineError(
                 f"{store.path}: its texts could not be written ({error.strerror or error}). The latents are safe; free "

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.atomic import TEMPORARY_SUFFIX, remove_leftovers
+from permafrost.data.errors import MachineError
 from permafrost.data.latents.kept_texts import TEXTS_SUFFIX, kept_keys, problems_of_texts, text_files
 from permafrost.data.latents.reader import largest_values
+from permafrost.data.remote.mirror import files_below, store_folder, url_of
 from permafrost.data.spec import nearest, plain
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.data.store.index.segment import INDEX_SUFFIX
@@ -52,6 +54,7 @@ def store_folders(cache: Path) -> list[Path]:
     """Return every folder of ``cache`` that holds shards, shards set aside or temporary files."""
     patterns = (f"*/*/*{SUFFIX}*", f"*/*/.*{TEMPORARY_SUFFIX}")
     folders = {path.parent for pattern in patterns for path in cache.glob(pattern)}
+    folders |= {path.parent for path in files_below(cache, [SUFFIX])} if url_of(cache) else set()
     return sorted(folder for folder in folders if STORE_NAME.fullmatch(folder.name))
 
 
@@ -79,7 +82,8 @@ def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
 def store_summary(folder: Path) -> dict[str, Any]:
     """Return a table row that summarises a store: texts, columns, bytes and their source."""
     store = LatentStore.open(folder)
-    files = [(path, path.stat()) for path in store.shard_paths()]
+    files = store.shard_sizes()
+    written = [path.stat().st_mtime for path in files if path.exists()]
     return {
         "store": str(folder),
         "backbone": str(store.first_shard.provenance.get("backbone", folder.parent.name)),
@@ -90,8 +94,8 @@ def store_summary(folder: Path) -> dict[str, Any]:
         "texts": store.count_texts(),
         "columns": {view: list(layers) for view, layers in store.columns().items()},
         "shards": len(files),
-        "bytes": sum(status.st_size for _, status in files) + sum(path.stat().st_size for path in text_files(folder)),
-        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(status.st_mtime for _, status in files))),
+        "bytes": sum(files.values()) + sum(path.stat().st_size for path in text_files(folder)),
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(written))) if written else "",
     }
 
 
@@ -116,12 +120,17 @@ def store_details(folder: Path) -> dict[str, Any]:
 
 def stores_with_shards(cache: Path) -> list[Path]:
     """Return the stores of ``cache`` that hold at least one committed shard."""
-    return [folder for folder in store_folders(cache) if next(folder.glob(f"*{SUFFIX}"), None)]
+    return [folder for folder in store_folders(cache) if shard_paths([folder])]
 
 
 def shard_paths(folders: Iterable[Path]) -> list[Path]:
     """Return the path of every committed shard of the given stores."""
-    return [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    return [
+        folder / name
+        for folder in folders
+        for name in sorted(store_folder(folder).names())
+        if name.endswith(SUFFIX) and not name.startswith(".")
+    ]
 
 
 def store_files(folders: Iterable[Path]) -> list[Path]:
@@ -142,7 +151,10 @@ def verify(folders: Iterable[Path], advance: Callable[[int], None] = lambda step
             finding: Finding | None = Finding(path, ("reading it ended the process that read it, twice",))
             for _ in range(2):  # a single crash may have another cause
                 try:
-                    finding = pool.submit(examine, path).result()
+                    finding = pool.submit(examine, store_folder(path.parent).fetch(path.name)).result()
+                    break
+                except MachineError as error:  # what was fetched is not what its name says
+                    finding = Finding(path, (str(error),))
                     break
                 except BrokenProcessPool:
                     pool.shutdown(wait=False)
@@ -170,6 +182,16 @@ def examine(path: Path) -> Finding | None:
     return Finding(path, tuple(problems)) if problems else None
 
 
+def check_here(folders: Iterable[Path]) -> None:
+    """Raise a :class:`StoreError` if a store is on object storage, where nothing is renamed or removed."""
+    for folder in folders:
+        if store_folder(folder).remote:
+            raise StoreError(
+                f"{folder}: this store is on object storage ({url_of(folder.parents[1])}), where nothing is renamed or "
+                "removed: remove objects there, by the names that 'cache verify' gives."
+            )
+
+
 def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Rename damaged shards to ``*.damaged``, and remove old temporary files.
 
@@ -179,6 +201,7 @@ def repair(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         the renamed shards and the removed files.
     """
     folders = list(folders)
+    check_here(folders)
     damaged = (finding.path for finding in verify(folders) if not finding.other_version)
     renamed = [path.replace(path.with_name(path.name + DAMAGED)) for path in damaged]
     return renamed, _remove_old_leftovers(folders)
@@ -191,6 +214,7 @@ def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
         the removed files, and the bytes of the removed shards.
     """
     folders = list(folders)
+    check_here(folders)
     obsolete = [path for folder in folders for path in folder.glob(f"*{DAMAGED}")]
     for folder in folders:
         if next(folder.glob(f"*{SUFFIX}"), None):
@@ -204,6 +228,8 @@ def prune(folders: Iterable[Path]) -> tuple[list[Path], int]:
 
 def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
     """Remove whole stores, but no file that is not part of one; return the removed files and their bytes."""
+    folders = list(folders)
+    check_here(folders)
     removed, size = list[Path](), 0
     for folder in folders:
         for path in list(folder.iterdir()):

@@ -12,13 +12,14 @@ from permafrost.data.latents.html import facts_html, layers_text
 from permafrost.data.latents.kept_texts import read_texts, text_files
 from permafrost.data.latents.selection import layer_list
 from permafrost.data.latents.sources import StoreSource
+from permafrost.data.plan.layers import check_layers, resolve_layers
+from permafrost.data.plan.plan import TOKENS
+from permafrost.data.remote.mirror import files_below, url_of
 from permafrost.data.spec import nearest
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.index.segment import Keys
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.layers import check_layers, resolve_layers
-from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.store import LatentStore
@@ -215,7 +216,10 @@ def open_store(path: Path) -> StoreReader:
     if not path.is_dir():
         raise StoreError(f"{path}: there is no such folder; name the folder of a store or a cache.")
     depths = ("", "*/", "*/*/")
-    folders = sorted({shard.parent for depth in depths for shard in path.glob(f"{depth}*{SUFFIX}")})
+    found = (
+        files_below(path, [SUFFIX]) if url_of(path) else [p for depth in depths for p in path.glob(f"{depth}*{SUFFIX}")]
+    )
+    folders = sorted({shard.parent for shard in found})
     if not folders:
         raise StoreError(f"{path} holds no store of latents: name the folder of one, such as cache/minilm/<identity>.")
     if len(folders) > 1:

@@ -1,7 +1,8 @@
 """Mirrors: the folder on this machine that stands for a cache on object storage, such as ``s3://bucket/latents``.
 
 A mirror holds what was read or written of the cache, under the same names, and what a cache keeps beside its stores
-(digests, converted backbones). The file :data:`URL_FILE` says what it is a mirror of. A mirror may be removed at any time.
+(digests, converted backbones). The file :data:`URL_FILE` says what it is a mirror of. A mirror may be removed at any
+time.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.remote.object_folder import ObjectFolder, join, list_objects
+from permafrost.data.store.index.folder import LocalFolder, StoreFolder
 
 URL_FILE = ".cache-url"
 
@@ -45,11 +47,19 @@ def url_of(cache: Path) -> str:
         return ""
 
 
-def object_folder(store: Path) -> ObjectFolder | None:
-    """Return the folder on object storage of a store, ``<cache>/<backbone>/<identity>``; None if it is not there."""
-    if len(store.parts) < 3 or not (url := url_of(store.parents[1])):
-        return None
-    return ObjectFolder(store, join(url, store.parent.name, store.name))
+def store_folder(store: Path) -> StoreFolder:
+    """Return the folder of a store, ``<cache>/<backbone>/<identity>``: on this machine, or on object storage."""
+    if len(store.parts) > 2 and (url := url_of(store.parents[1])):
+        return ObjectFolder(store, join(url, store.parent.name, store.name))
+    return LocalFolder(store)
+
+
+def store_paths(cache: Path, backbone: str) -> list[Path]:
+    """Return the paths of what may be the stores of a backbone, by the name of its folder in a cache."""
+    if url := url_of(cache):
+        names = {name.split("/")[0] for name in list_objects(join(url, backbone)) if "/" in name}
+        return sorted(cache / backbone / name for name in names)
+    return sorted((cache / backbone).glob("*"))
 
 
 def files_below(cache: Path, suffixes: Sequence[str]) -> list[Path]:

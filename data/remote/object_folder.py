@@ -1,7 +1,7 @@
 """The folder of a store on object storage, reached through fsspec.
 
-An object is sent whole, under the name that is made from its content: a reader sees all of it or nothing. It is copied to
-this machine when it is first opened, and its bytes are then compared with its name.
+An object is sent whole, under the name that is made from its content: a reader sees all of it or nothing. It is copied
+to this machine when it is first opened, and its bytes are then compared with its name.
 """
 
 import os
@@ -47,7 +47,11 @@ class ObjectFolder:
             MachineError: the storage does not answer, or refuses.
             SpecError: the packages for it are not installed.
         """
-        return [name for name in list_objects(self.url) if "/" not in name]
+        return list(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Return the name of every object -> its bytes; raise as :meth:`names`."""
+        return {name: size for name, size in list_objects(self.url).items() if "/" not in name}
 
     def fetch(self, name: str) -> Path:
         """Return the path of an object on this machine; it is copied if it is not there.
@@ -65,8 +69,8 @@ class ObjectFolder:
         digest = DIGEST_NAME.fullmatch(name)
         if digest and xxhash.xxh3_128_hexdigest(content) != digest[1]:
             raise MachineError(
-                f"{address}: its bytes are not those its name was made from. It is not read; remove the object, and the "
-                "next extraction runs its texts again."
+                f"{address}: its bytes are not those its name was made from. It is not read; remove the object, and "
+                "the next extraction runs its texts again."
             )
         with temporary_path(self.path) as temporary:
             temporary.write_bytes(content)
@@ -104,18 +108,22 @@ class ObjectFolder:
                 return
 
 
-def list_objects(url: str) -> list[str]:
-    """Return the names of all objects below an address, relative to it; raise as :meth:`ObjectFolder.names`."""
+def list_objects(url: str) -> dict[str, int]:
+    """Return the name of every object below an address, relative to it -> its bytes.
+
+    Raises as :meth:`ObjectFolder.names`.
+    """
     with errors_of(url, "listed"):
         system = _system(url)
         system.invalidate_cache()
         top = str(system._strip_protocol(url)).rstrip("/")
         try:
-            return [str(name).removeprefix(f"{top}/") for name in system.find(top)]
+            found = system.find(top, detail=True)
+            return {str(name).removeprefix(f"{top}/"): int(about["size"] or 0) for name, about in found.items()}
         except FileNotFoundError as error:
             if "bucket does not exist" in str(error):
                 raise _no_bucket(url) from error
-            return []
+            return {}
 
 
 @contextmanager
@@ -137,7 +145,7 @@ def errors_of(url: str, verb: str) -> Iterator[None]:
 
 
 def _no_bucket(url: str) -> SpecError:
-    return SpecError(f"extract.cache = '{url}': there is no such bucket; create it, or name another one.")
+    return SpecError(f"{url}: there is no such bucket; create it, or set extract.cache to another one.")
 
 
 def _reason(error: Exception) -> str:
@@ -151,9 +159,9 @@ def _system(url: str) -> Any:
     Raises:
         SpecError: there is none of this kind, or its package is not installed.
     """
-    scheme = url.split("://")[0]
+    scheme = url.split("://", maxsplit=1)[0]
     try:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
 
         return fsspec.filesystem(scheme)
     except ImportError as error:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from permafrost.data.atomic import write_atomically
 from permafrost.data.errors import MachineError
+from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import plain
 from permafrost.data.store.bfloat16 import encode, largest_magnitude
 from permafrost.data.store.errors import FORMAT
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.shard_layout import KEY_BYTES, STORED_TYPES, SUFFIX, checksum, dataset_name
 
 Latents = NDArray[np.floating[Any]]

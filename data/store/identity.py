@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 from permafrost.data.code.parts import code_digest
 from permafrost.data.errors import CorpusError
+from permafrost.data.plan.plan import CHAT, NO_WINDOWS, SYSTEM, CapturePlan
 from permafrost.data.plugin_registry import find
 from permafrost.data.plugins import Pooling
 from permafrost.data.spec import fingerprint, plain
-from permafrost.data.store.plan import CHAT, NO_WINDOWS, SYSTEM, CapturePlan
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 """Legal dtypes of the forward pass."""
@@ -178,3 +178,14 @@ def check_same_latents(found: Identity, trained: Identity, origin: str, backbone
             f"{origin}: the backbone '{backbone}' found here has other {' and '.join(differences)} than the one "
             "this run was trained on; give it back what it had, name its place by --backbone, or run the recipe again."
         )
+
+
+def folder_name(backbone: str) -> str:
+    """Return the folder name of a backbone: the last two parts of a hub id or a path."""
+    parts = [part for part in backbone.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in part) for part in parts[-2:]) or "_"
+
+
+def init_name(plan: CapturePlan) -> str:
+    """Return the initialisation of the weights of a plan, as shards record it."""
+    return plan.init if plan.init == "pretrained" else f"random, seed {plan.init_seed}"

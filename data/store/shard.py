@@ -16,13 +16,15 @@ import xxhash
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
+from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import Counts
+from permafrost.data.remote.mirror import store_folder
 from permafrost.data.store.bfloat16 import decode, memory_dtype
 from permafrost.data.store.errors import OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.shard_layout import (
     KEY_BYTES,
+    SUFFIX,
     VALIDATORS,
     checksum,
     dataset_name,
@@ -202,3 +204,10 @@ class Shard:
                 raise ShardError(self.path, f"{name} cannot be right")
             self._checked.add((name, index))
         return values
+
+
+def first_shard(path: Path) -> Shard | None:
+    """Return the first shard by name in the folder of a store, which describes it; None if it holds none."""
+    folder = store_folder(path)
+    names = sorted(name for name in folder.names() if name.endswith(SUFFIX))
+    return Shard(folder.fetch(names[0])) if names else None

@@ -27,9 +27,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from permafrost.data.plan.plan import TOKENS, VIEW_NAME
 from permafrost.data.ragged import NO_SPAN
 from permafrost.data.store.errors import FORMAT, OtherVersionError
-from permafrost.data.store.plan import TOKENS, VIEW_NAME
 
 SUFFIX = ".h5"
 

@@ -13,20 +13,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.plan.plan import TOKENS, Columns, union_of_columns
 from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
-from permafrost.data.remote.mirror import object_folder
+from permafrost.data.remote.mirror import store_folder
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.block import Block, Latents, write_shard
 from permafrost.data.store.errors import ShardError, StoreError
-from permafrost.data.store.identity import Identity
-from permafrost.data.store.index.folder import LocalFolder
+from permafrost.data.store.identity import Identity, folder_name
+from permafrost.data.store.index.folder import LocalFolder, StoreFolder
 from permafrost.data.store.index.key_index import KeyIndex
 from permafrost.data.store.index.locations import TextLocations
 from permafrost.data.store.index.segment import Keys
 from permafrost.data.store.keys import key_name, text_keys
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, union_of_columns
-from permafrost.data.store.shard import Shard
+from permafrost.data.store.shard import Shard, first_shard
 from permafrost.data.store.shard_layout import SUFFIX
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Segments, Text, expand_windows, quote_text
@@ -49,8 +49,8 @@ class LatentStore:
         """
         self.path, self.identity, self._only = path, identity, only
         self._opened: dict[str, Shard] = {}
-        self._folder = (None if only else object_folder(path)) or LocalFolder(path)
-        self._key_index = KeyIndex(self._folder, SUFFIX, self.shard, only)
+        self.folder: StoreFolder = LocalFolder(path) if only else store_folder(path)
+        self._key_index = KeyIndex(self.folder, SUFFIX, self.shard, only)
 
     def __reduce__(self) -> tuple[type["LatentStore"], tuple[Path, Identity, str]]:
         return type(self), (self.path, self.identity, self._only)
@@ -68,9 +68,7 @@ class LatentStore:
             ShardError: the identity is not the one that the folder is named after, or the first shard is damaged.
             StoreError: the folder holds no shard.
         """
-        folder = object_folder(path) or LocalFolder(path)
-        for name in sorted(name for name in folder.names() if name.endswith(SUFFIX)):
-            shard = Shard(folder.fetch(name))
+        if shard := first_shard(path):
             if shard.identity.name != path.resolve().name:
                 raise ShardError(shard.path, "it belongs to another store")
             return cls(path, shard.identity)
@@ -89,7 +87,7 @@ class LatentStore:
         """Return a shard by the name of its file; raise as :attr:`shards`."""
         shard = self._opened.pop(name, None)
         if shard is None:
-            shard = Shard(self._folder.fetch(name))
+            shard = Shard(self.folder.fetch(name))
             if shard.identity != self.identity:
                 raise ShardError(shard.path, f"it differs in {', '.join(shard.identity.differences(self.identity))}")
         self._opened[name] = shard
@@ -97,9 +95,9 @@ class LatentStore:
             del self._opened[next(iter(self._opened))]  # the one that was not used for longest
         return shard
 
-    def shard_paths(self) -> list[Path]:
-        """Return the path of every committed shard, by name; none is opened."""
-        return [self.path / name for name in self._key_index.names()]
+    def shard_sizes(self) -> dict[Path, int]:
+        """Return the path of every committed shard, by name -> its bytes; none is opened."""
+        return {self.path / name: size for name, size in sorted(self.folder.sizes().items()) if name.endswith(SUFFIX)}
 
     @property
     def first_shard(self) -> Shard:
@@ -138,8 +136,8 @@ class LatentStore:
     def append(self, block: Block, provenance: Mapping[str, Any], check: Callable[[Path], None] | None = None) -> Path:
         """Commit texts with their latents as one shard, as :func:`write_shard`."""
         path = write_shard(self.path, self.identity, provenance, block, check)
-        if self._folder.remote:
-            self._folder.commit(path.name)
+        self.folder.commit(path.name)
+        if self.folder.remote:  # others find its texts without copying it
             self._key_index.add(path.name)
         return path
 
@@ -295,14 +293,3 @@ class PlanLatents:
     """Number of texts that lost tokens to ``plan.max_tokens``; a text that is run in windows loses none."""
 
     seconds: float
-
-
-def folder_name(backbone: str) -> str:
-    """Return the folder name of a backbone: the last two parts of a hub id or a path."""
-    parts = [part for part in backbone.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in part) for part in parts[-2:]) or "_"
-
-
-def init_name(plan: CapturePlan) -> str:
-    """Return the initialisation of the weights of a plan, as shards record it."""
-    return plan.init if plan.init == "pretrained" else f"random, seed {plan.init_seed}"

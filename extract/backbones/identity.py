@@ -14,8 +14,9 @@ from permafrost.data.errors import first_line
 from permafrost.data.language.record import check_model_files
 from permafrost.data.machine import native_bfloat16, package_version, processor
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError, canonical_json
 from permafrost.extract.backbones.file_digest import MEMO, cached_digest
 from permafrost.extract.backbones.locate import Source, find_backbone
@@ -48,7 +49,7 @@ def identify(
 def backbone_digests(plan: CapturePlan, spec: ExtractSpec) -> dict[str, str]:
     """Return the digests of a plan's backbone, ``weights`` and ``tokenizer``; no latents need to be stored."""
     source = find_backbone(plan, spec.cache)
-    weights, tokenizer = _digests(source, plan.init_seed, Memo(Path(spec.cache) / MEMO))
+    weights, tokenizer = _digests(source, plan.init_seed, Memo(local_cache(spec.cache) / MEMO))
     return {"weights": weights, "tokenizer": tokenizer}
 
 

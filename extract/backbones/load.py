@@ -20,7 +20,7 @@ from torch import nn
 
 from permafrost.data import machine
 from permafrost.data.errors import MachineError, PermafrostError, first_line
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.discover import blocks_of
 from permafrost.extract.architecture.small_model import make_config, model_arguments
@@ -70,7 +70,7 @@ def load_backbone(
     """Load a frozen backbone, in evaluation mode, without language-model head or pooler.
 
     Args:
-        device_map: as of :class:`permafrost.data.store.plan.ExtractSpec`.
+        device_map: as of :class:`permafrost.data.plan.plan.ExtractSpec`.
         cache: folder of the latent stores, in which weights are kept while the backbone lives if they are spread over
             devices and the disk; None is the system's folder of temporary files.
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from permafrost.data.errors import first_line
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress, Progress
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import nearest
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError, model_config, read_json
 from permafrost.extract.architecture.lookup import architecture_of
@@ -172,7 +173,7 @@ def find_backbone(plan: CapturePlan, cache: str | None = None, progress: Progres
         weight_files(folder)
     config = model_config(config, str(folder or plan.backbone))
     try:
-        architecture = architecture_of(config, Memo(Path(cache) / ARCHITECTURES) if cache else None)
+        architecture = architecture_of(config, Memo(local_cache(cache) / ARCHITECTURES) if cache else None)
     except BackboneError as error:
         raise BackboneError(f"'{plan.backbone}': {error}.") from error
     source = Source(
@@ -244,7 +245,7 @@ def _find_folder(
 ) -> Path:
     """Return the model folder of a backbone; without ``weights``, one that holds its small files is enough."""
     if file := gguf_file(name, checkpoint, revision):
-        return converted_folder(file, Path(cache), progress or NoProgress())
+        return converted_folder(file, local_cache(cache), progress or NoProgress())
     if checkpoint and checkpoint.package and revision == checkpoint.revision:
         spec = importlib.util.find_spec(checkpoint.package)
         if spec and spec.origin:

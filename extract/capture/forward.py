@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from permafrost.data.store.plan import TOKENS, Columns
+from permafrost.data.plan.plan import TOKENS, Columns
 from permafrost.extract.architecture.discover import Stop, call, hidden_states, stoppable
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.packing import Layout

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.plan.plan import TOKENS, Columns, union_of_columns
 from permafrost.data.plugin_registry import PluginError, Registered, named_errors
 from permafrost.data.plugins import Pooling
 from permafrost.data.ragged import Counts, concatenate_ranges, offsets_from_lengths
-from permafrost.data.store.plan import TOKENS, Columns, union_of_columns
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 

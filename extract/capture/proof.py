@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass, replace
-from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -21,7 +20,8 @@ from permafrost.data.digests import digest_of, digest_of_stream
 from permafrost.data.errors import MachineError, first_line
 from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
-from permafrost.data.store.plan import NO_WINDOWS
+from permafrost.data.plan.plan import NO_WINDOWS
+from permafrost.data.remote.mirror import local_cache
 from permafrost.extract.architecture import architecture, configuration, discover, lookup, small_config, small_model
 from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.architecture.small_config import VOCABULARY, WINDOW, special_ids
@@ -104,7 +104,9 @@ def on_fastest_road(runner: BackboneRunner) -> BackboneRunner:
                 return road.value
         raise SelfCheckError(f"'{runner.source.name}' allows no way to run texts together ({'; '.join(failures)})")
 
-    return replace(runner, road=Road(Memo(Path(runner.spec.cache) / MEMO).get(f"road {_proof_key(runner)}", choose)))
+    return replace(
+        runner, road=Road(Memo(local_cache(runner.spec.cache) / MEMO).get(f"road {_proof_key(runner)}", choose))
+    )
 
 
 def deviations_by_road(runner: BackboneRunner) -> dict[Road, float | str]:
@@ -150,7 +152,7 @@ def _prove_on_twin(runner: BackboneRunner) -> None:
         return f"{_prove_on(runner, small, _ids_of(small)):.1e}"
 
     subject = f"structure{' in windows' * (runner.plan.overlap != NO_WINDOWS)}"
-    Memo(Path(runner.spec.cache) / MEMO).get(f"{subject} {runner.road} {_proof_key(runner)}", prove)
+    Memo(local_cache(runner.spec.cache) / MEMO).get(f"{subject} {runner.road} {_proof_key(runner)}", prove)
 
 
 def _prove_control(runner: BackboneRunner) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.plan.plan import TOKENS, Columns
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, quote_text
 from permafrost.extract.capture.proof import SelfCheckError

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.plan.plan import NO_WINDOWS, TOKENS, VIEWS, CapturePlan, Columns
 from permafrost.data.plugin_registry import find, named_errors
 from permafrost.data.plugins import Pooling
-from permafrost.data.store.plan import NO_WINDOWS, TOKENS, VIEWS, CapturePlan, Columns
 from permafrost.data.text import Segments, Text
 from permafrost.extract.architecture.discover import call, hidden_states
 from permafrost.extract.backbones.load import Backbone

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
+from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.block import Block, Latents
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import STORED_BYTES, Identity
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.text import Text, quote_text
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.plan.plan import TOKENS, Columns
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.data.store.plan import TOKENS, Columns
 from permafrost.data.text import Segments, Text, quote_text
 from permafrost.extract.backbones.tokenizer import tokenizer_digest
 from permafrost.extract.capture.proof import SelfCheckError, prove_structure

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.plan.plan import NO_WINDOWS, SUMMARIES, TEXT_LAST, TOKENS, Columns
 from permafrost.data.ragged import Counts, offsets_from_lengths
-from permafrost.data.store.plan import NO_WINDOWS, SUMMARIES, TEXT_LAST, TOKENS, Columns
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.forward import Pooled
 from permafrost.extract.capture.reference import POOLINGS, reference_latents, reference_states, states_in_windows

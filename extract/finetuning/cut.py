@@ -7,8 +7,8 @@ from typing import Literal
 
 from permafrost.data.digests import digest_of, digest_of_parts
 from permafrost.data.machine import package_version
+from permafrost.data.plan.plan import TEXT, CapturePlan
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import TEXT, CapturePlan
 from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.backbones.locate import Source
 

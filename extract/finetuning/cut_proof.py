@@ -9,7 +9,6 @@ import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from permafrost.data.digests import digest_of
 from permafrost.data.errors import first_line
 from permafrost.data.memo import Memo
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError
 from permafrost.extract.architecture.small_config import VOCABULARY, special_ids
 from permafrost.extract.architecture.small_model import resized, small_model, small_values
@@ -153,7 +153,7 @@ class CutCheck:
         """Run the whole backbone on a few texts, before it is cut; nothing if these layers were checked before."""
         source = backbone.source
         stamps = sorted((path.name, repr(stamp)) for path, stamp in source.stamps.items())
-        self._memo = Memo(Path(cache) / MEMO)
+        self._memo = Memo(local_cache(cache) / MEMO)
         self._key = f"cut weights {digest_of(repr((cut, layers, stamps, proof_key(source, final_norm))).encode())}"
         self._texts: dict[str, ProofTexts] = {}
         if self._memo.read(self._key) is not None:

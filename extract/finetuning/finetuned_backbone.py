@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from permafrost.data.errors import first_line
+from permafrost.data.plan.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.finetuning.cut import Batching, Cut
 from permafrost.extract.finetuning.top_blocks import TopBlocks

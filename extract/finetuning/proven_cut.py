@@ -1,12 +1,12 @@
 """Whether a backbone has a cut, and the road by which its blocks are run; torch is loaded only to prove it."""
 
 import json
-from pathlib import Path
 
 from permafrost.data.memo import Memo
+from permafrost.data.plan.layers import resolve_layers
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import resolve_layers
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.locate import Source, find_backbone
 from permafrost.extract.finetuning.cut import Batching, Cut, CutRoad, count_frozen, proof_key
@@ -41,6 +41,6 @@ def proven_road(source: Source, cut: Cut, final_norm: bool, cache: str) -> CutRo
         road = choose_road(source, cut, final_norm)
         return json.dumps([road.batching, road.runs_first])
 
-    found = Memo(Path(cache) / MEMO).get(f"cut {place} {proof_key(source, final_norm)}", choose)
+    found = Memo(local_cache(cache) / MEMO).get(f"cut {place} {proof_key(source, final_norm)}", choose)
     batching, runs_first = json.loads(found)
     return CutRoad(batching=Batching(batching), runs_first=runs_first)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from permafrost.data.atomic import move_into_place, temporary_path
-from permafrost.data.store.layers import resolve_layers
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.layers import resolve_layers
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import sample_of
 from permafrost.extract.backbones.load import FUSED, load_backbone, load_whole_model

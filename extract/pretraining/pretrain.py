@@ -25,9 +25,9 @@ from permafrost.data.errors import InputError, MachineError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec, differences, origin
 from permafrost.data.machine import pick_device
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan
 from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.pretraining.blocks import BlockDataset, cut_blocks, draw_held_out
 from permafrost.extract.pretraining.token_file import TokenFile, blocks_on_disk

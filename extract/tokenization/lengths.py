@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.store.plan import ExtractSpec
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.text import Segments, Text
 from permafrost.extract.backbones.locate import find_tokenizer
 from permafrost.extract.backbones.tokenizer import load_tokenizer

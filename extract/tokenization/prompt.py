@@ -12,8 +12,8 @@ from permafrost.data.digests import digest_of
 from permafrost.data.errors import first_line
 from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import CHAT, SYSTEM, TEXT, CapturePlan
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CHAT, SYSTEM, TEXT, CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.backbones.tokenizer import make_tokenizer

@@ -8,8 +8,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.plan.plan import TEXT_LAST
 from permafrost.data.ragged import NO_SPAN, Counts, concatenate_ranges, offsets_from_lengths
-from permafrost.data.store.plan import TEXT_LAST
 from permafrost.extract.tokenization.text_windows import TextWindows
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +10,11 @@ from numpy.typing import NDArray
 from permafrost.data.digests import digest_of_parts
 from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import TEXT, CapturePlan, ExtractSpec
 from permafrost.data.ragged import TokenIndex, covering_ranges
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError, fingerprint
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import TEXT, CapturePlan, ExtractSpec
 from permafrost.data.text import Text, TextError, check_unsplit
 from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.backbones.file_digest import MEMO
@@ -97,7 +97,7 @@ def check_token_ids(plan: CapturePlan, texts: Sequence[Text], cache: str) -> int
 
     Texts that passed are remembered.
     """
-    source, memo = find_backbone(plan, cache), Memo(Path(cache) / MEMO)
+    source, memo = find_backbone(plan, cache), Memo(local_cache(cache) / MEMO)
     versions = [str(package_version(package)) for package in ("transformers", "tokenizers")]
     settings = replace(resolve_prompt(plan, source, memo), backbone="", revision="", layers="all")
     subject = [source.tokenizer_files.digest, *versions, canonical_json(source.config), fingerprint(settings)]
@@ -130,7 +130,7 @@ def read_token_ids(
     """
     check_texts(plan, texts)
     source = find_backbone(plan, cache)
-    plan = resolve_prompt(plan, source, Memo(Path(cache) / MEMO))
+    plan = resolve_prompt(plan, source, Memo(local_cache(cache) / MEMO))
     tokenizer = load_tokenizer(source.tokenizer_files)
     windows, starts = windowed(tokenizer, texts, plan.token_limit, plan.overlap)
     batch = tokenize_by_plan(plan, source, tokenizer, windows, True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from permafrost.data.plan.plan import NO_WINDOWS, TEXT
 from permafrost.data.ragged import Counts, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import NO_WINDOWS, TEXT
 from permafrost.data.text import Segments, Text, TextError, expand_windows, quote_text
 from permafrost.extract.tokenization.token_batch import TokenBatch, TokenBatchBuilder, TokenizedText
 from permafrost.extract.tokenization.windows import Pair, joint, stretches

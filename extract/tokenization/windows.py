@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.store.plan import NO_WINDOWS
+from permafrost.data.plan.plan import NO_WINDOWS
 from permafrost.data.text import Segments, TextError, quote_text
 from permafrost.data.writing.script import CHARACTER, unbreakable_spans
 from permafrost.extract.tokenization.token_batch import TokenizedText

@@ -1,6 +1,6 @@
 """The command line: commands, options, what they print, exit codes.
 
-May import: data, data.corpora, data.latents, data.readers, data.store, extract.backbones, permafrost,
+May import: data, data.corpora, data.latents, data.readers, data.remote, data.store, extract.backbones, permafrost,
 permafrost.batches, permafrost.display, probes.config, probes.prediction, probes.reports, probes.results, probes.search.
 Start reading at main.py, app.
 The options that commands share are in options.py.

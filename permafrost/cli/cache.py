@@ -14,12 +14,23 @@ from permafrost.cli.console import Console, cell, show_json, show_table
 from permafrost.cli.options import JsonOption
 from permafrost.cli.verb import VerbApp
 from permafrost.data.errors import MachineError
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.probes.config.ablation import format_layers
 
 cache_app = VerbApp(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
 
-CacheOption = Annotated[Path, typer.Option("--cache", metavar="FOLDER", help="Folder of the latent stores.")]
+
+def _parse_cache(cache: str) -> Path:
+    return local_cache(cache)
+
+
+CacheOption = Annotated[
+    Path,
+    typer.Option(
+        "--cache", metavar="FOLDER", parser=_parse_cache, help="Folder of the latent stores, or s3://BUCKET/PREFIX."
+    ),
+]
 
 StoreNames = Annotated[
     list[str] | None,

@@ -1,5 +1,5 @@
 """Recipe settings as frozen dataclasses, and loading of recipe files; no torch.
 
-May import: data, data.corpora, data.language, data.store.
+May import: data, data.corpora, data.language, data.plan, data.remote.
 Start reading at recipe.py, Recipe.
 """

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from permafrost.data.plan.layers import LAYER_PATTERN, resolve_layers
+from permafrost.data.plan.plan import Columns
 from permafrost.data.spec import SpecError, nearest
-from permafrost.data.store.layers import LAYER_PATTERN, resolve_layers
-from permafrost.data.store.plan import Columns
 from permafrost.probes.config.probe import ProbeSpec
 
 NAME = re.compile(rf"(?:(?P<plan>[\w-]+)/)?(?P<view>\w+)(?::(?P<layers>{LAYER_PATTERN.pattern}))?")

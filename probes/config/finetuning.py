@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from permafrost.data.plan.layers import check_layers, resolve_layers
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import check_layers, resolve_layers
-from permafrost.data.store.plan import CapturePlan
 
 
 @dataclass(frozen=True)

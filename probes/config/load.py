@@ -9,6 +9,7 @@ from typing import Any
 
 from permafrost.data.digests import DIGESTS, DamageError, digest_of, parse_with_digests
 from permafrost.data.errors import MachineError
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError, Tree, nearest, override, parse, plain, read_toml
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.names import RECORD
@@ -165,7 +166,7 @@ def resolve_language_model(name: str, recipe: Recipe) -> Recipe:
                 f"recipe '{name}': a backbone is called '{LANGUAGE}', and no language.corpus says of what text."
             )
         return recipe
-    tree[LANGUAGE]["folder"] = tree[LANGUAGE]["folder"] or str(Path(recipe.extract.cache) / "models" / name)
+    tree[LANGUAGE]["folder"] = tree[LANGUAGE]["folder"] or str(local_cache(recipe.extract.cache) / "models" / name)
     return parse(Recipe, _with_backbone(tree, tree[LANGUAGE]["folder"]), f"recipe {name}")
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
+from permafrost.data.plan.layers import check_layers
 from permafrost.data.plugin_registry import is_known, unknown_name
 from permafrost.data.plugins import Head
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import check_layers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.language.spec import LanguageSpec
 from permafrost.data.machine import check_device
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError, assign, fingerprint, nearest, parse, plain
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.ablation import AblationSpec
 from permafrost.probes.config.columns import Column, InputName, parse_input
 from permafrost.probes.config.finetuning import FinetuneSpec

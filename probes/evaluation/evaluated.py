@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import plain
 from permafrost.data.store.identity import check_same_latents
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.train import PretrainingSpec

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from permafrost.data.store.plan import ExtractSpec
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.evaluation.corpus import EvaluationData
 from permafrost.probes.evaluation.labels import LabelMap

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.errors import InputError
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan
 from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.similarity import SimilaritySpec

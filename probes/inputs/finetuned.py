@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import concatenate_ranges, covering_ranges, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text, check_unsplit
 from permafrost.probes.config.columns import Column

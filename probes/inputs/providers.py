@@ -6,7 +6,6 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.latents.find_store import find_store
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import Progress
 from permafrost.data.ragged import TokenIndex
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError, plain
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text
 from permafrost.probes.config.finetuning import FinetuneSpec
@@ -100,7 +100,7 @@ class CacheProvider:
             StoreError: there is no store of this plan, or it lacks a view or a layer.
         """
         started = time.perf_counter()
-        store = find_store(Path(spec.cache), plan)
+        store = find_store(local_cache(spec.cache), plan)
         stored = store.columns()
         missing = sorted(set(plan.views) - set(stored))
         if missing:

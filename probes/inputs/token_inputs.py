@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
 from permafrost.data.scratch.latent_file import StoredLayers
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import TOKENS
 from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.recipe import Recipe

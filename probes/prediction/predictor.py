@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.plan.plan import Columns
 from permafrost.data.progress import Progress, ProgressOption, given_display
 from permafrost.data.ragged import Counts, TokenLatents
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.block import Latents
-from permafrost.data.store.plan import Columns
 from permafrost.data.text import Segments, Text, TextError, list_of_texts
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from permafrost.data.digests import DamageError, find_file_problem
 from permafrost.data.errors import PermafrostError
+from permafrost.data.plan.plan import TOKENS, VIEWS
 from permafrost.data.plugin_registry import is_known
 from permafrost.data.plugins import Head, Pooling
 from permafrost.data.spec import SpecError, nearest, parse, read_toml
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import TOKENS, VIEWS
 from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import Column
 from permafrost.probes.config.names import PROBE, RECIPE

@@ -9,10 +9,10 @@ from itertools import product
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import Progress
 from permafrost.data.readers.load import load_corpus
 from permafrost.data.spec import fingerprint
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Segments
 from permafrost.probes.config.recipe import Recipe, finetuned_view

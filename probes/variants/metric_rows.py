@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.probes.config.columns import Column, single_layer, view_name
 from permafrost.probes.config.names import PROBE, UNTRAINED
 from permafrost.probes.metrics.bootstrap import correlation_p_value, estimate_metric, paired_difference

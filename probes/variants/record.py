@@ -1,6 +1,7 @@
 """Parts of a run's record, ``record.json``, that describe its corpora, latents and probes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from permafrost.data.corpora.corpus import Corpus
@@ -31,13 +32,15 @@ def data_record(corpora: Sequence[Corpus], stores: Stores, latents: Iterable[Pla
     """
     distinct = list({id(corpus): corpus for corpus in corpora}.values())
     rows = {split: len(rows) for split, rows in distinct[0].splits.items()} if len(distinct) == 1 else {}
-    shards = {path for plans in stores.values() for latents in plans.values() for path in latents.store.shard_paths()}
+    shards = dict[Path, int]()
+    for read in (read for plans in stores.values() for read in plans.values()):
+        shards |= read.store.shard_sizes()
     return {
         "corpus": {"name": ", ".join(dict.fromkeys(corpus.name for corpus in distinct)), "rows": rows},
         "texts": sum(corpus.text_count for corpus in distinct),
         "texts_distinct": sum(len(corpus.texts) for corpus in distinct),
         "texts_run": sum(each.texts_run for each in latents),
-        "bytes": sum(path.stat().st_size for path in shards),
+        "bytes": sum(shards.values()),
         "stores": {
             key: {name: latents_record(latents) for name, latents in plans.items()} for key, plans in stores.items()
         },

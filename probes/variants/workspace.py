@@ -1,15 +1,14 @@
 """Workspace of an experiment: its corpora, their latents and the probe inputs made of them, each loaded once."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.machine import free_memory, pick_device
+from permafrost.data.plan.layers import resolve_layers
 from permafrost.data.progress import Progress
+from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import fingerprint
-from permafrost.data.store.layers import resolve_layers
 from permafrost.probes.config.columns import resolve_columns
 from permafrost.probes.config.recipe import Recipe, finetuned_view
 from permafrost.probes.inputs.finetuned import cached_states, finetuned_inputs
@@ -98,7 +97,7 @@ class Workspace(LatentWorkspace):
                 return free_memory() // 2
             return cache.make_room(size, most) if isinstance(cache, InputCache) else most
 
-        return MemoryLimit(room, Path(recipe.extract.cache), self.progress)
+        return MemoryLimit(room, local_cache(recipe.extract.cache), self.progress)
 
     def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> ProbeInputs:
         """Return what the recipe's probe reads of fine-tuned blocks; blocks are created if none are given.

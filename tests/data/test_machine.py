@@ -6,8 +6,8 @@ import pytest
 
 from permafrost.data import machine
 from permafrost.data.machine import check_device_here, pick_device
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import ExtractSpec
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.search.trials import study_identity
 

@@ -13,9 +13,9 @@ import pytest
 
 from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
+from permafrost.data.plan.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
@@ -163,7 +163,7 @@ def test_an_interruption_commits_what_is_whole(plan, texts, tmp_path, monkeypatc
 def test_peak_memory_does_not_grow_with_the_number_of_texts(tiny, tmp_path):
     program = """
 import resource, sys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 texts = [f"dog {' '.join('runs' for _ in range(i % 7))} {i}" for i in range(int(sys.argv[1]))]
 views = ("last", "mean", "cls", "max", "tokens")

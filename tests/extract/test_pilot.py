@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS, PILOT_TOKENS, choose_stored_dtype

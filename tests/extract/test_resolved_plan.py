@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from permafrost.data.latents import maintenance
 from permafrost.data.latents.find_store import find_store
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.extract import loader
 from permafrost.extract.backbones.load import load_backbone
@@ -154,7 +154,7 @@ def test_a_warm_start_with_auto_imports_no_transformers(massive, texts, tmp_path
 import sys
 for name in ("transformers", "tokenizers", "huggingface_hub"):
     sys.modules[name] = None
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 plan = CapturePlan(backbone={str(massive)!r}, max_tokens=32)
 done = extract(plan, {texts!r}, ExtractSpec(cache={str(tmp_path / "cache")!r}, device="cpu"))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
@@ -175,7 +175,7 @@ def test_nothing_of_a_block_outlives_it(plan, spec, monkeypatch):
 
 PROGRAM = """
 import resource, sys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 texts = (f"dog {' '.join('runs' for _ in range(i % 7))} {i}" for i in range(int(sys.argv[1])))
 plan = CapturePlan(backbone=sys.argv[2], layers=(-1,), max_tokens=32)

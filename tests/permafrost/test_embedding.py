@@ -12,9 +12,9 @@ import permafrost as pf
 from permafrost import api, embedding, inspection
 from permafrost.data.errors import InputError
 from permafrost.data.export import tensor_files, vectors
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import ExtractSpec
 from permafrost.stages import with_device
 from tests.support.bench import Bench, pairs
 

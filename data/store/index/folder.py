@@ -17,12 +17,18 @@ class StoreFolder(Protocol):
     def names(self) -> list[str]:
         """Return the name of every committed file, in any order; there are none if the folder does not exist."""
 
+    def sizes(self) -> dict[str, int]:
+        """Return the name of every committed file -> its bytes."""
+
     def fetch(self, name: str) -> Path:
         """Return the path on this machine of a committed file.
 
         Raises:
             FileNotFoundError: it was removed.
         """
+
+    def check_writable(self) -> None:
+        """Raise what :meth:`commit` would raise, before anything is computed."""
 
     def commit(self, name: str) -> None:
         """Let every reader see a file that is complete in :attr:`path`."""
@@ -47,9 +53,16 @@ class LocalFolder:
         except FileNotFoundError:
             return []
 
+    def sizes(self) -> dict[str, int]:
+        """As :meth:`StoreFolder.sizes`."""
+        return {name: (self.path / name).stat().st_size for name in self.names()}
+
     def fetch(self, name: str) -> Path:
         """As :meth:`StoreFolder.fetch`; the file may be missing."""
         return self.path / name
+
+    def check_writable(self) -> None:
+        """As :meth:`StoreFolder.check_writable`: what is written first says it."""
 
     def commit(self, name: str) -> None:
         """As :meth:`StoreFolder.commit`."""

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from permafrost.data.latents.find_store import find_store
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.spec import SpecError, plain
 from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.block import Block
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.identity import STORED_BYTES, Identity
+from permafrost.data.store.identity import STORED_BYTES, Identity, folder_name, init_name
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import CapturePlan
 from permafrost.data.store.shard import Shard
-from permafrost.data.store.store import LatentStore, folder_name, init_name
+from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments
 from permafrost.extract.capture.runner import LARGEST, to_storage_dtype
 from tests.support.blocks import block_of

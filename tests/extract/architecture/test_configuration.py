@@ -43,7 +43,7 @@ socket.socket.connect = socket.getaddrinfo = socket.create_connection = refused
 folder = sys.argv[1]
 """
 OURS = """
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract
 from permafrost.extract.finetuning.top_blocks import TopBlocks

@@ -12,8 +12,8 @@ import torch
 
 from permafrost import inspection
 from permafrost.data.latents.find_store import find_store
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.discover import call
 from permafrost.extract.backbones.file_digest import FileChangedError

@@ -13,8 +13,8 @@ import torch
 
 from permafrost import api
 from permafrost.data.errors import MachineError
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone

@@ -19,9 +19,9 @@ from permafrost.data import memo as memo_module
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.latents.find_store import find_store
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.architecture.configuration import BackboneError, model_config
 from permafrost.extract.backbones import file_digest, identity

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from permafrost.data.errors import MachineError
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.discover import call
 from permafrost.extract.backbones import load

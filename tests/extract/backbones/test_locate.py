@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
 from permafrost.extract.backbones.load import load_backbone

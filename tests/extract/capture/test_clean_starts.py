@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract.backbones.gguf import gguf_file
 from permafrost.extract.backbones.load import Backbone, load_backbone

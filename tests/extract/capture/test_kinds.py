@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.capture.proof import SelfCheckError
 from permafrost.extract.extractor import Extractor

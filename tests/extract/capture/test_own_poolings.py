@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.plugin_registry import PluginError
 from permafrost.data.plugins import Pooling
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 from tests.support.models.backbones import WORDS
 

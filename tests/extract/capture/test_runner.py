@@ -10,10 +10,10 @@ import pytest
 
 from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.extraction import extract

@@ -17,8 +17,8 @@ import torch
 
 from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract import shard_writer
 from permafrost.extract.architecture.configuration import BackboneError
@@ -522,7 +522,7 @@ def test_another_process_remembers_a_proof(models, tmp_path):
     found = []
     for text in ("then it sleeps near a stove", "a stove sleeps"):
         code = (
-            "from permafrost.data.store.plan import CapturePlan, ExtractSpec\n"
+            "from permafrost.data.plan.plan import CapturePlan, ExtractSpec\n"
             "from permafrost.extract.extraction import extract\n"
             f"assert extract({plan!r}, [{text!r}], {spec!r}).texts_run"
         )

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.ragged import NO_SPAN
 from permafrost.data.spec import SpecError
 from permafrost.data.store.block import Block
 from permafrost.data.store.keys import text_keys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.store.store import LatentStore
 from permafrost.extract.capture import runner
 from permafrost.extract.extraction import extract

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.extract.finetuning.cut import Batching
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.capture.pooling import POOLINGS

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.discover import watched
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone

@@ -25,10 +25,10 @@ from permafrost.data.digests import DamageError
 from permafrost.data.errors import CheckpointError, InputError
 from permafrost.data.language.record import LanguageModel, read_record
 from permafrost.data.language.spec import LanguageSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.readers.plain_text import Documents
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.extract.backbones.identity import backbone_digests
 from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.extraction import extract

@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from permafrost.data.latents.find_store import find_store
 from permafrost.data.memo import Memo
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.identity import identify
@@ -138,7 +138,7 @@ def test_a_stored_chat_is_read_without_transformers(chat, tmp_path):
     extract(plan_of(chat()), TEXTS, ExtractSpec(cache=str(tmp_path), device="cpu"))
     program = f"""
 import sys
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.extraction import extract
 plan = CapturePlan(backbone={str(chat())!r}, template="chat", views=("text_last",), **{FLOAT32})
 assert not extract(plan, {TEXTS}, ExtractSpec(cache={str(tmp_path)!r}, device="cpu")).texts_run

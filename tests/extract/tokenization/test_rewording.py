@@ -2,8 +2,8 @@
 
 import pytest
 
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import TextError
 from permafrost.extract.extractor import Extractor
 from permafrost.extract.tokenization.rewording import reword

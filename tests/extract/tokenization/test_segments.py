@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.text import Segments, TextError
 from permafrost.data.writing.script import is_mark, unbreakable_spans
 from permafrost.extract.backbones.locate import find_backbone

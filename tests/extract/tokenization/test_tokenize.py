@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan
 from permafrost.data.text import TextError
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer import load_tokenizer

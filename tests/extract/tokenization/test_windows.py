@@ -9,10 +9,10 @@ import pytest
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.latents.find_store import find_store
+from permafrost.data.plan.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.plan import VIEWS, CapturePlan, ExtractSpec
 from permafrost.data.text import Segments, TextError
 from permafrost.extract import loader
 from permafrost.extract.capture import runner

@@ -10,7 +10,7 @@ import pytest
 
 from permafrost import api
 from permafrost.data.errors import InputError
-from permafrost.data.store.plan import CapturePlan
+from permafrost.data.plan.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.probes.config.load import load_recipe

@@ -8,9 +8,9 @@ import torch
 
 from permafrost import stage_one
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.probe import ProbeSpec
 from permafrost.probes.config.recipe import Recipe

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from permafrost.data.plan.layers import resolve_layers
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import resolve_layers
 from permafrost.data.store.store import PlanLatents
 from permafrost.probes.config.columns import Column, parse_input, resolve_columns, single_layer, view_name
 from permafrost.probes.config.probe import ProbeSpec

@@ -14,9 +14,9 @@ import pytest
 from permafrost import api, stage_one
 from permafrost.data.corpora.corpus import Corpus, Rows, Spans
 from permafrost.data.errors import CheckpointError
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.data.spec import fingerprint, plain
-from permafrost.data.store.plan import CapturePlan, ExtractSpec
 from permafrost.data.text import Segments
 from permafrost.probes.config.finetuning import FinetuneSpec
 from permafrost.probes.config.multitask import BalancingSpec

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from permafrost.data.machine import check_device
+from permafrost.data.plan.layers import check_layers, resolve_layers
 from permafrost.data.plugin_registry import NAME, is_known, unknown_name
 from permafrost.data.plugins import Pooling
 from permafrost.data.spec import SpecError
-from permafrost.data.store.layers import check_layers, resolve_layers
 
 VIEWS = Pooling.built_in
 """Views of this package; others are poolings from outside."""
@@ -221,7 +221,8 @@ class ExtractSpec:
     """Settings of the extraction; none of them changes a latent, so none is part of the identity of a store."""
 
     cache: str = "cache"
-    """Folder of the latent stores."""
+    """Folder of the latent stores; or an address on object storage, such as "s3://bucket/latents" (extra s3), that many
+    machines may write to at once. What is read of it is copied to $XDG_CACHE_HOME/permafrost (~/.cache/permafrost)."""
 
     device: str = "auto"
     """Device of the extraction, if it is not that of the recipe: as the setting device; "auto" is the recipe's."""
