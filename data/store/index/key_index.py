@@ -22,7 +22,7 @@ from permafrost.data.store.index.segment_files import SegmentFiles
 MOST_SHARDS = 16
 """Number of shards without an index file from which one is written: to open a shard takes 2 ms."""
 
-MOST_TEXTS = 1 << 17
+MOST_TEXTS = 1 << 16
 """Number of texts without an index file from which one is written: their sorted keys are in memory."""
 
 Column = tuple[str, int]

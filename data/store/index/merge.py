@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.store.index.segment import ENTRY, Entries, Keys
 
-RANGE_ENTRIES = 1 << 18
+RANGE_ENTRIES = 1 << 16
 """Approximate number of entries that are merged at once; keys are digests, which are spread evenly."""
 
 

@@ -19,7 +19,7 @@ from permafrost.data.store.index.segment import (
     write_segment,
 )
 
-BATCH_TEXTS = 1 << 20
+BATCH_TEXTS = 1 << 18
 """Approximate number of texts that are sorted in memory for one file."""
 
 RATIO = 4
