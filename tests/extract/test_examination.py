@@ -29,7 +29,7 @@ def test_the_facts_of_a_backbone_are_those_of_its_latents(family, tiny, tmp_path
     latents = inspection.latents(
         PILOT_TEXTS, folder, views=("max",), cache=None, compute_dtype="float32", stored_dtype="float32"
     )
-    assert (np.array(found["peaks"]) >= latents["max"].max((1, 2)) - 1e-4).all()
+    assert (np.array(found["peaks"]) >= 0.99 * latents["max"].max((1, 2))).all()  # measured in bfloat16 where native
 
 
 def test_a_table_shows_every_road_and_layer(tiny, tmp_path):

@@ -67,6 +67,12 @@ def test_every_parameter_belongs_to_a_layer_part_by_part(encoder, widths):
         assert (parameters[name].grad != 0).flatten(1).any(1).tolist() == (layers == 2).tolist(), name
 
 
+def reconstruction_errors(model, values, size=60):
+    """The errors over texts that are read in parts of a size."""
+    chunks = np.split(np.arange(values.shape[1]), range(size, values.shape[1], size))
+    return _reconstruction_errors(model, lambda texts: values[:, texts], chunks)
+
+
 @pytest.mark.parametrize("scale", ["layer", "dimension"])
 def test_the_errors_are_those_computed_by_hand(scale):
     found = inputs()
@@ -76,7 +82,7 @@ def test_the_errors_are_those_computed_by_hand(scale):
     with torch.no_grad():
         model.decoder.parts[0].weight.copy_(torch.eye(4, 8))  # and gives them back, with zeros for the others
         model.decoder.parts[0].bias.zero_()
-        norm, error, unexplained = _reconstruction_errors(model, list(found.values.split(25, 1)))  # in uneven parts
+        norm, error, unexplained = reconstruction_errors(model, found.values, 25)  # in uneven parts
     x = found.values.double()
     lost = (x - probe.center)[..., 4:]  # in place of which the mean is said
     np.testing.assert_allclose(error, lost.square().sum(2).mean(1), rtol=1e-5)
@@ -90,7 +96,7 @@ def test_a_perfect_reconstruction_leaves_nothing_unexplained():
     found = inputs(RAGGED)
     probe = probe_of(ProbeSpec(encoder="lowrank"), found)
     with torch.inference_mode():
-        _, error, unexplained = _reconstruction_errors(Saying(probe, lambda x: normal(probe, x)), [found.values])
+        _, error, unexplained = reconstruction_errors(Saying(probe, lambda x: normal(probe, x)), found.values)
     assert error.tolist() == unexplained.tolist() == [0, 0, 0, 0]
 
 
@@ -99,7 +105,7 @@ def test_to_say_the_mean_explains_nothing():
     probe = probe_of(ProbeSpec(), found)
     with torch.inference_mode():
         mean = normal(probe, found.values).mean(1, keepdim=True)
-        _, error, unexplained = _reconstruction_errors(Saying(probe, lambda x: mean.expand(x.shape)), [found.values])
+        _, error, unexplained = reconstruction_errors(Saying(probe, lambda x: mean.expand(x.shape)), found.values)
     assert unexplained.tolist() == pytest.approx([1] * 4, rel=1e-5)
     np.testing.assert_allclose(error, found.values.var(1, correction=0).sum(1), rtol=1e-5)
 
@@ -109,7 +115,7 @@ def test_a_layer_without_variance_has_nothing_to_explain():
     found.values[2] = 3.0
     probe = probe_of(ProbeSpec(code=(0.5,)), found)
     with torch.inference_mode():
-        *_, unexplained = _reconstruction_errors(Autoencoder(probe), [found.values])
+        *_, unexplained = reconstruction_errors(Autoencoder(probe), found.values)
     assert unexplained[2] == 0
     assert np.isfinite(unexplained).all()
 
