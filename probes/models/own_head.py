@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from permafrost.data.plugin_registry import PluginError, find, named_errors
 from permafrost.data.plugins import Head
 from permafrost.probes.config.probe import ProbeSpec
+from permafrost.probes.models.devices import default_generator, forked_generators
 from permafrost.probes.models.layerwise import SeededRandom
 
 
@@ -92,10 +93,11 @@ class OwnHead(SeededRandom):
         if generator is None:
             outputs = self._call(tensors, rows)
         else:
-            with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(generator.get_state())
+            drawn_from = default_generator(generator.device)
+            with forked_generators(generator.device):
+                drawn_from.set_state(generator.get_state())
                 outputs = self._call(tensors, rows)
-                generator.set_state(torch.get_rng_state())
+                generator.set_state(drawn_from.get_state())
         if changed := [key for key, value in buffers.items() if value._version != before[key]]:
             raise PluginError(
                 f"the head '{self.name}' changes its buffer '{changed[0]}' in training, as nn.BatchNorm1d does; use "
