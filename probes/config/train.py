@@ -107,7 +107,7 @@ class TrainSpec:
     @property
     def memory_bytes(self) -> int | None:
         """:attr:`memory` in bytes; None if it is "auto"."""
-        return None if self.memory == "auto" else size_in_bytes(str(self.memory), "train.memory")
+        return None if self.memory == "auto" else size_in_bytes(str(self.memory), "memory")
 
     def __post_init__(self) -> None:
         _ = self.memory_bytes
