@@ -1,7 +1,7 @@
 """Stage one against its peers: every layer of a backbone, mean view, from text to arrays in memory.
 
-    python -m benchmarks.extraction --backbone minilm
-    python -m benchmarks.extraction --backbone gpt2-medium --tokenizer FOLDER
+    python -m benchmarks.extraction.speed --backbone minilm
+    python -m benchmarks.extraction.speed --backbone gpt2-medium --tokenizer FOLDER
 
 FOLDER is that of a tokenizer, for a backbone without its own.
 

@@ -1,6 +1,6 @@
 """Peak memory of stage one against the number of texts: minilm, all layers, mean view, GenericsKB sentences.
 
-    python -m benchmarks.memory
+    python -m benchmarks.extraction.memory
 
 Each size runs in a process of its own with an empty cache. Once a shard's worth of latents has been gathered the peak
 should hardly move: what still grows is what is known of every text, its words, its token ids and its pack.
@@ -48,7 +48,7 @@ def main() -> None:
     print(describe("cpu"))
     print(f"{'texts':>8}{'latents, MB':>14}{'peak memory, MB':>18}{'of it before, MB':>19}")
     for size in options.texts:
-        command = [sys.executable, "-m", "benchmarks.memory", "--child", str(size)]
+        command = [sys.executable, "-m", "benchmarks.extraction.memory", "--child", str(size)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         ran, before, most = map(int, output.split())
         print(f"{ran:8,}{ran * 7 * 384 * 2 / 1e6:14,.0f}{most / 1e6:18,.0f}{before / 1e6:19,.0f}")
