@@ -80,7 +80,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def spread(values: Sequence[float], style: str = ".2f") -> str:
+def spread(values: Sequence[float] | np.ndarray, style: str = ".2f") -> str:
     """Median, and the lowest and the highest in brackets."""
     return f"{np.median(values):{style}} ({min(values):{style}}-{max(values):{style}})"
 
