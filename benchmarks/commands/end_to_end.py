@@ -73,7 +73,7 @@ def main() -> None:
             old, new = Path(name) / "pairs.csv", Path(name) / "changed.csv"
             write_pairs(old, corpus, [str(text) for text in corpus.texts])
             write_pairs(new, corpus, changed(corpus.texts))
-            for (arm, rounds), data in zip(arms.items(), (old, old, new), strict=True):
+            for rounds, data in zip(arms.values(), (old, old, new), strict=True):
                 rounds.append(run(data, Path(name), options))
     rows = sum(len(split) for split in corpus.splits.values())
     print(f"run {options.recipe}, {options.only or 'all variants'}, {options.backbone}; {rows:,} pairs of ", end="")

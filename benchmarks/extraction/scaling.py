@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks.machine import describe
 from benchmarks.processes import Measured, command, measure, spread
 
-ADJECTIVES = ["big", "small", "red", "happy", "sad", "old", "little", "green", "funny", "quiet"]
-NOUNS = [
+ADJECTIVES = ("big", "small", "red", "happy", "sad", "old", "little", "green", "funny", "quiet")
+NOUNS = (
     "dog",
     "cat",
     "bird",
@@ -35,14 +35,9 @@ NOUNS = [
     "ball",
     "box",
     "mother",
-    "sun",
-    "moon",
-    "garden",
-    "fish",
-    "apple",
-    "bear",
-]
-VERBS = ["saw", "found", "liked", "took", "made", "gave", "lost", "kept", "drew", "bought", "followed", "watched"]
+)
+NOUNS += ("sun", "moon", "garden", "fish", "apple", "bear")
+VERBS = ("saw", "found", "liked", "took", "made", "gave", "lost", "kept", "drew", "bought", "followed", "watched")
 
 
 def write_texts(path: Path, count: int) -> None:
