@@ -9,8 +9,9 @@ backbone, is named in the table. With --tokenizer the backbone has random weight
 Texts and arms as in benchmarks.extraction.speed. Ours, the plain loop, nnsight and TransformerLens make the mean of
 every layer. nnsight and TransformerLens run the batches of the plain loop; TransformerLens stops below the head.
 sentence-transformers and ONNX Runtime make one vector a text, of the last layer of an encoder; the batches of ONNX
-Runtime hold 32 texts of like length, and its int8 model is that of dynamic quantization. "cosine" is the lowest one of a
-vector with that of the plain loop in float32: of the middle layer, or of the last one where there is no other.
+Runtime hold 32 texts of like length, and its int8 model is that of dynamic quantization. "cosine" is the lowest one of
+a vector with that of the plain loop in float32, of the middle layer, or of the last one where there is no other; random
+weights are others for every arm.
 """
 
 import argparse
@@ -218,9 +219,9 @@ def main() -> None:
     for name, took in seconds.items():
         rates, base = len(texts) / np.array(took), np.array(seconds[REFERENCE])
         vectors = len(made[name]) if made[name].ndim == 3 else 1
-        cosine = lowest_cosine(made[name], made[REFERENCE])
+        cosine = "" if init == "random" else f"{lowest_cosine(made[name], made[REFERENCE]):.4f}"
         print(f"{name:34}{vectors:16}{np.median(rates):9.0f}{f'{rates.min():.0f}-{rates.max():.0f}':>14}", end="")
-        print(f"{np.median(base) / np.median(took):25.2f}{cosine:9.4f}")
+        print(f"{np.median(base) / np.median(took):25.2f}{cosine:>9}")
     for name, reason in absent.items():
         print(f"{name:34}{reason}")
 
