@@ -18,7 +18,8 @@ def test_one_text_in_a_hundred_is_changed():
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_in_small(tiny, monkeypatch, capsys):
+def test_the_benchmark_runs_in_small(tiny, in_process, monkeypatch, capsys):
+    monkeypatch.setattr(end_to_end, "measure", in_process)
     words = ["--corpus", "samples-pairs", "--rounds", "1", "--backbone", str(tiny("bert"))]
     words += ["--set", "train.epochs=1", "--set", "train.seeds=0", "--set", "probe.inputs=mean"]
     monkeypatch.setattr(sys, "argv", ["end_to_end", *words])

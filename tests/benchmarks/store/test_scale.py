@@ -1,20 +1,12 @@
 """The benchmark of the store reads the same rows from both arms, and finds every text with an index and without."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import Measured
 from benchmarks.store import scale
 from permafrost.data.store.store import LatentStore
-
-
-def here(function: Callable[..., Any], *arguments: Any) -> Measured:
-    """The call in this process."""
-    return Measured(result=function(*arguments), seconds=1.0, cpu_seconds=1.0, peak=1)
 
 
 def test_both_arms_hold_the_same_latents(tmp_path):
@@ -25,9 +17,9 @@ def test_both_arms_hold_the_same_latents(tmp_path):
     np.testing.assert_array_equal(stored[0], plain)
 
 
-def test_the_benchmark_runs_in_small(monkeypatch, tmp_path, capsys):
+def test_the_benchmark_runs_in_small(in_process, monkeypatch, tmp_path, capsys):
     looks = []
-    monkeypatch.setattr(scale, "measure", here)
+    monkeypatch.setattr(scale, "measure", in_process)
     remove = scale.without_index
     monkeypatch.setattr(scale, "without_index", lambda folder: looks.append(remove(folder)))
     words = ["--rows", "200", "--shard-rows", "10", "--texts", "30", "--rounds", "2", "--folder", str(tmp_path)]

@@ -2,13 +2,13 @@
 
 import sys
 
-import pytest
-
 from benchmarks.training import disk
+from permafrost.probes.variants import members
 
 
-@pytest.mark.slow
-def test_the_benchmark_runs_in_small(monkeypatch, capsys):
+def test_the_benchmark_runs_in_small(in_process, monkeypatch, capsys):
+    monkeypatch.setattr(disk, "measure", in_process)
+    monkeypatch.setattr(members, "MAX_STACKED_PARAMETERS", members.MAX_STACKED_PARAMETERS)  # the benchmark changes it
     monkeypatch.setattr(sys, "argv", ["disk", "--rows", "300", "--epochs", "1", "--rounds", "1"])
     disk.main()
     differ = [line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith(("memory", "disk"))]
