@@ -95,12 +95,14 @@ def train(folder: str, rows: int, probe: str, arm: str, limit: int, epochs: int)
     room = MemoryLimit(lambda size: limit if on_disk else size, Path(folder))
     inputs = read_inputs({"": latents}, corpus.texts, [Column("", "mean", layer) for layer in range(LAYERS)], room)
     assert isinstance(inputs, DiskInputs) == on_disk
-    read = time.perf_counter()
+    read, spent = time.perf_counter(), time.process_time()
     recipe = Recipe(probe=ProbeSpec(**settings), train=TrainSpec(epochs=epochs))
     trained = train_all([member_config(recipe, inputs, corpus, seed) for seed in range(seeds)])
+    rows_seen = len(corpus.split("train")) * epochs * seeds
     return {
         "read": read - started,
-        "rows": len(corpus.split("train")) * epochs * seeds / (time.perf_counter() - read),
+        "rows": rows_seen / (time.perf_counter() - read),
+        "of_cpu": rows_seen / (time.process_time() - spent),
         "before": before,
         "metrics": [(member.history.best_value, member.history.losses) for member in trained],
     }
@@ -121,7 +123,8 @@ def line(arm: str, rounds: list[Measured], first: list[Measured]) -> str:
     ratio = spread(np.divide(rows, base))
     read, before = spread([one.result["read"] for one in rounds]), max(one.result["before"] for one in rounds) / 1e6
     apart = max(largest_difference(one.result["metrics"], first[0].result["metrics"]) for one in rounds)
-    cells = f"{arm:20}{spread(rows, ',.0f'):>28}{ratio:>20}{read:>20}"
+    of_cpu = spread([one.result["of_cpu"] for one in rounds], ",.0f")
+    cells = f"{arm:20}{spread(rows, ',.0f'):>28}{ratio:>20}{of_cpu:>28}{read:>20}"
     return f"{cells}{max(one.peak for one in rounds) / 1e6:10,.0f}{before:12,.0f}{apart:10.1e}"
 
 
@@ -153,7 +156,9 @@ def main() -> None:
     for probe, arms in measured.items():
         seeds = PROBES[probe][1]
         print(f"{probe}, {seeds} seed{'s' * (seeds > 1)}")
-        print(f"{'':20}{'rows/s':>28}{'x first':>20}{'reading, s':>20}{'peak MB':>10}{'before':>12}{'differ':>10}")
+        print(
+            f"{'':20}{'rows/s':>28}{'x first':>20}{'rows/CPU s':>28}{'reading, s':>20}{'peak MB':>10}{'before':>12}{'differ':>10}"
+        )
         first = arms["memory"]
         for arm, rounds in arms.items():
             print(line(arm, rounds, first))
