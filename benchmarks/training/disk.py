@@ -156,9 +156,16 @@ def main() -> None:
     for probe, arms in measured.items():
         seeds = PROBES[probe][1]
         print(f"{probe}, {seeds} seed{'s' * (seeds > 1)}")
-        print(
-            f"{'':20}{'rows/s':>28}{'x first':>20}{'rows/CPU s':>28}{'reading, s':>20}{'peak MB':>10}{'before':>12}{'differ':>10}"
-        )
+        heads = {
+            "rows/s": 28,
+            "x first": 20,
+            "rows/CPU s": 28,
+            "reading, s": 20,
+            "peak MB": 10,
+            "before": 12,
+            "differ": 10,
+        }
+        print(" " * 20 + "".join(f"{head:>{width}}" for head, width in heads.items()))
         first = arms["memory"]
         for arm, rounds in arms.items():
             print(line(arm, rounds, first))
