@@ -4,11 +4,16 @@ import argparse
 import os
 import platform
 import time
-from typing import Any
-
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from permafrost.data.machine import package_version
+
+if TYPE_CHECKING:  # a benchmark of what needs no torch measures its memory without it
+    import torch
+
+PACKAGES = ("torch", "transformers", "sentence-transformers")
+"""Packages whose versions are told, unless a benchmark names others."""
 
 
 def parse_options(description: str | None, **defaults: Any) -> argparse.Namespace:
@@ -19,17 +24,20 @@ def parse_options(description: str | None, **defaults: Any) -> argparse.Namespac
     return parser.parse_args()
 
 
-def describe(device: str) -> str:
+def describe(device: str, packages: Sequence[str] = PACKAGES) -> str:
     """One line: processor or GPU, threads, versions."""
+    import torch
+
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    packages = ("torch", "transformers", "sentence-transformers")
     versions = ", ".join(f"{package} {package_version(package) or 'absent'}" for package in packages)
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"{name}, {cores}; Python {platform.python_version()}, {versions}"
 
 
-def matmul_gflops(dtype: torch.dtype, device: str, size: int = 2048, rounds: int = 7) -> float:
+def matmul_gflops(dtype: "torch.dtype", device: str, size: int = 2048, rounds: int = 7) -> float:
     """Best of several square matmuls: the roof that a forward pass can be measured against."""
+    import torch
+
     first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = 0.0
     for _ in range(rounds):
@@ -42,6 +50,8 @@ def matmul_gflops(dtype: torch.dtype, device: str, size: int = 2048, rounds: int
 def clock(device: str) -> float:
     """Seconds, after the device has done what it was given."""
     if device.startswith("cuda"):
+        import torch
+
         torch.cuda.synchronize(device)
     return time.perf_counter()
 

@@ -13,7 +13,7 @@ written by hand, and ``add`` and ``output`` keep them.
 import argparse
 import ast
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -87,9 +87,27 @@ def benchmarks_page() -> str:
     """Speed, memory and properties that must hold."""
     text = MADE_BY.format("docs/results/benchmark-*.json") + "# Benchmarks\n\n"
     text += "Speed and memory compared with the usual way, and the command that measures each. The arms of a "
-    text += "comparison take turns in one process, and their spread is shown.\n"
+    text += (
+        "comparison take turns, in one process or, where memory is measured, each in its own; their spread is shown.\n"
+    )
     results = [one for name, one in result_files.read_all().items() if name.startswith("benchmark-")]
-    return text + "".join(result_section(one, "##") for one in results)
+    text += "".join(result_section(one, "##") for one in results)
+    text += "\n## Commands\n\nThose that are measured above, and others. `--help` names their options; the peers come "
+    text += "with the extra `bench`. `python docs/build.py output benchmark-NAME -- COMMAND` puts the output of one on "
+    text += "this page.\n\n"
+    return text + markdown_table(["command", "what it measures"], list(benchmark_commands()))
+
+
+def benchmark_commands() -> Iterator[list[str]]:
+    """The command of each benchmark, and the first paragraph of its docstring."""
+    for path in sorted((ROOT / "benchmarks").glob("*/*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            yield [
+                f"`python -m {module}`",
+                " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].replace("``", "`").split()),
+            ]
 
 
 def backbones_page() -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.extraction import Arm, ours, pick_texts, plain_loop, race, sentence_transformers_encode
+from benchmarks.extraction.speed import Arm, ours, pick_texts, plain_loop, race, sentence_transformers_encode
 from benchmarks.machine import describe, matmul_gflops, parse_options
 from permafrost import api
 from permafrost.data.corpora.spec import CorpusSpec

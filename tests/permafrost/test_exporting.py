@@ -250,7 +250,7 @@ def test_an_arrow_file_is_of_the_format_that_can_be_mapped(bench):
 @pytest.mark.slow
 def test_memory_stays_flat_while_rows_are_written():
     """As the benchmark measures it: within 10 % of what it was after a tenth of the rows."""
-    command = [sys.executable, "-m", "benchmarks.export", "--rows", "100000", "--format", "npy", "parquet"]
+    command = [sys.executable, "-m", "benchmarks.store.export", "--rows", "100000", "--format", "npy", "parquet"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for line in said.splitlines()[-2:]:
         _, _, _, first, highest, _ = line.split()

@@ -26,7 +26,11 @@ class SortedEntries(Protocol):
 def key_order(keys: Keys, ranks: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
     """Return the indices that sort keys; of equal keys, the lowest rank comes first, or else the first."""
     halves = np.ascontiguousarray(keys).view(">u8").reshape(-1, 2).astype(np.uint64)  # sorts faster than bytes do
-    return np.lexsort([*(() if ranks is None else (ranks,)), halves[:, 1], halves[:, 0]])
+    order = np.argsort(halves[:, 0], kind="stable")
+    ordered = halves[order, 0]
+    if (ordered[1:] == ordered[:-1]).any():  # keys that occur twice, or begin alike
+        return np.lexsort([*(() if ranks is None else (ranks,)), halves[:, 1], halves[:, 0]])
+    return order
 
 
 def entries_of(keys_of_shards: Sequence[Keys]) -> Entries:

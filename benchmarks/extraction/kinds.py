@@ -1,7 +1,7 @@
 """Kinds of models: the road that each takes, and how far its latents are from those of each text alone.
 
-    python -m benchmarks.kinds
-    python -m benchmarks.kinds --kinds gpt2,bert
+    python -m benchmarks.extraction.kinds
+    python -m benchmarks.extraction.kinds --kinds gpt2,bert
 
 Tiny models with random weights are made of the default configuration of each kind and run through the product, with
 texts longer than their windows. A deviation is the largest over all layers, texts and two views, as a share of the

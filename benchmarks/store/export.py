@@ -1,6 +1,6 @@
 """Latents out of the cache: an array of many texts, warm; the nearest of many vectors; an export of many rows.
 
-    python -m benchmarks.export --rows 1000000
+    python -m benchmarks.store.export --rows 1000000
 
 Of the export, seconds and resident memory of the process are shown while each format is written.
 

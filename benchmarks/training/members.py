@@ -1,6 +1,6 @@
 """An ablation's members side by side in one program against one after another, on latents of MiniLM's shape.
 
-    python -m benchmarks.members
+    python -m benchmarks.training.members
 
 Members are the subsets of seven layers that an ablation trains (each alone, without each, the first, the last), with
 three seeds each: 72. Latents, pairs and scores are random: the time does not hang on what they hold. "ours" is what

@@ -1,6 +1,6 @@
 """What the self-check costs: its share of a cold extraction, and what a warm start takes.
 
-    python -m benchmarks.self_check
+    python -m benchmarks.extraction.self_check
 
 Distinct sentences of STS-B and SNLI, every layer, mean view, each round in a cache of its own. Importing transformers
 and the first load are outside the clock; loading the backbone, tokenising, packing, capture and writing are inside.

@@ -1,7 +1,7 @@
 """Stage one against its peers: every layer of a backbone, mean view, from text to arrays in memory.
 
-    python -m benchmarks.extraction --backbone minilm
-    python -m benchmarks.extraction --backbone gpt2-medium --tokenizer FOLDER
+    python -m benchmarks.extraction.speed --backbone minilm
+    python -m benchmarks.extraction.speed --backbone gpt2-medium --tokenizer FOLDER
 
 FOLDER is that of a tokenizer, for a backbone without its own.
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.machine import clock, describe, matmul_gflops, parse_options
 from permafrost.data.corpora.spec import CorpusSpec
@@ -33,6 +34,9 @@ from permafrost.extract.extractor import Extractor
 from permafrost.extract.tokenization.tokenize import tokenize
 
 Arm = Callable[[Sequence[str]], Any]
+
+HiddenStates = Callable[[Tensor, Tensor], Sequence[Tensor]]
+"""Token ids and mask of a padded batch, ``[text, token]``, to the states of every layer, ``[text, token, width]``."""
 
 
 def pick_texts(runs: int, neighbours: int) -> list[str]:
@@ -52,8 +56,17 @@ def ours(plan: CapturePlan, dtype: str, cache: str, device: str) -> tuple[Arm, B
 
 def plain_loop(plan: CapturePlan, dtype: str, device: str) -> Arm:
     """What one writes first: padded batches of 32 in corpus order, all hidden states, masked mean of each."""
-    source = find_backbone(plan)
-    model, tokenizer = _unmodified(source, plan, dtype, device), load_tokenizer(source.tokenizer)
+    model = unmodified(find_backbone(plan), dtype, device)
+
+    def hidden_states(ids: Tensor, mask: Tensor) -> Sequence[Tensor]:
+        return model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+
+    return padded_loop(plan, device, hidden_states)
+
+
+def padded_loop(plan: CapturePlan, device: str, hidden_states: HiddenStates) -> Arm:
+    """Padded batches of 32 in corpus order, and the masked mean of each of the hidden states of a batch."""
+    tokenizer = load_tokenizer(find_backbone(plan).tokenizer)
     tokenizer.enable_padding()
     tokenizer.enable_truncation(plan.token_limit)
 
@@ -64,23 +77,25 @@ def plain_loop(plan: CapturePlan, dtype: str, device: str) -> Arm:
                 batch = tokenizer.encode_batch(list(texts[start : start + 32]))
                 ids = torch.tensor([one.ids for one in batch], device=device)
                 mask = torch.tensor([one.attention_mask for one in batch], device=device)
-                states = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
                 weights = mask[:, :, None].float()
-                parts.append(torch.stack([(s.float() * weights).sum(1) / weights.sum(1) for s in states]).cpu().numpy())
+                means = [(states.float() * weights).sum(1) / weights.sum(1) for states in hidden_states(ids, mask)]
+                parts.append(torch.stack(means).cpu().numpy())
         return np.concatenate(parts, axis=1)
 
     return run
 
 
-def _unmodified(source: Source, plan: CapturePlan, dtype: str, device: str) -> Any:
-    """The model as transformers loads or builds it, activation function included."""
-    from transformers import AutoConfig, AutoModel
+def unmodified(source: Source, dtype: str, device: str, kind: str = "AutoModel") -> Any:
+    """The model as transformers loads or builds it, activation function included; ``kind`` is a class of theirs."""
+    import transformers
+    from transformers import AutoConfig
 
+    auto = getattr(transformers, kind)
     if source.folder:
-        model = AutoModel.from_pretrained(source.folder, dtype=dtype)
+        model = auto.from_pretrained(source.folder, dtype=dtype)
     else:
         config = dict(source.config)
-        model = AutoModel.from_config(AutoConfig.for_model(config.pop("model_type"), **config), dtype=dtype)
+        model = auto.from_config(AutoConfig.for_model(config.pop("model_type"), **config), dtype=dtype)
     return model.eval().requires_grad_(False).to(device)
 
 

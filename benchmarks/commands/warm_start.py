@@ -1,6 +1,6 @@
 """CPU time of ``run sts`` from the start of the process until training begins, if all latents are stored.
 
-    python -m benchmarks.warm_start --only two-views
+    python -m benchmarks.commands.warm_start --only two-views
 
 The time to import torch is taken apart. The first round extracts what is not stored in ``--cache``.
 """
@@ -60,7 +60,7 @@ def main() -> None:
         return
     print(f"{machine_name()}, torch {package_version('torch')}")
     print(f"{'round':>5}{'torch, CPU s':>16}{'until training, CPU s':>25}")
-    command = [sys.executable, "-m", "benchmarks.warm_start", "--child", "--only", options.only]
+    command = [sys.executable, "-m", "benchmarks.commands.warm_start", "--child", "--only", options.only]
     for number in range(1, options.rounds + 1):
         settings = [word for setting in options.set for word in ("--set", setting)]
         torch_seconds, others = map(float, subprocess.check_output([*command, *settings], text=True).split())

@@ -1,6 +1,6 @@
 """What the token view costs beside a pooled one: sentences of CoNLL-2003, every layer, from text to committed shards.
 
-    python -m benchmarks.token_store --texts 14041
+    python -m benchmarks.extraction.token_store --texts 14041
 
 Arms take turns in one process, each round on the same texts and into an empty store. Loading is outside the clock;
 tokenising, the self-check, packing, pooling, conversion and writing are inside.

@@ -1,6 +1,6 @@
 """Every balancer against equal weights, on a made-up pair of tasks whose losses are 100 times apart.
 
-    python -m benchmarks.balancing
+    python -m benchmarks.training.balancing
 
 Both targets are sums of tanh features of the same inputs, some of which the two tasks have in common, and noise; the
 first is in units ten times the second's. One hidden layer serves both, with fewer units than the two have features, so

@@ -1,7 +1,7 @@
 """Upper blocks trained from a cached cut against fine-tuning the same blocks with the frozen part running.
 
-    python -m benchmarks.finetuning
-    python -m benchmarks.finetuning --backbone gpt2-medium --tokenizer FOLDER --texts 256
+    python -m benchmarks.training.finetuning
+    python -m benchmarks.training.finetuning --backbone gpt2-medium --tokenizer FOLDER --texts 256
 
 The upper third of the blocks and a linear head learn one epoch of SST-2 (of a small corpus that ships with the project
 where PERMAFROST_DATA is not set) from the mean view; AdamW, no dropout. Arms take turns; they have the same weights to
