@@ -17,11 +17,10 @@ from permafrost.data.errors import MachineError
 from permafrost.data.machine import machine_name, package_version
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.identity import STORED_BYTES
 from permafrost.data.store.plan import TOKENS, CapturePlan, Columns, union_of_columns
-from permafrost.data.store.shard_layout import KEY_BYTES
 from permafrost.data.store.store import LatentStore, init_name
 from permafrost.data.text import Text
+from permafrost.extract.capacity import Capacity
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
@@ -191,14 +190,13 @@ class ExtractionJob:
 
 def stored_bytes(runner: BackboneRunner, tokens: TokenBatch, columns: Columns, members: NDArray[np.int64]) -> int:
     """Return the bytes that the latents of the texts ``members`` take on disk, except for a few kB per shard."""
-    texts, seen = len(members), int(tokens.viewed_lengths[members].sum())
-    state = runner.source.width * STORED_BYTES[runner.identity.stored_dtype]
-    size = texts * (KEY_BYTES + np.dtype(np.int32).itemsize)
-    for view, layers in columns.items():
-        size += len(layers) * state * (seen if view == TOKENS else texts)
-    if TOKENS in columns:
-        size += seen * 3 * np.dtype(np.int32).itemsize + (texts + 1) * np.dtype(np.int64).itemsize
-    return size
+    return Capacity(
+        texts=len(members),
+        tokens=int(tokens.viewed_lengths[members].sum()),
+        columns=columns,
+        width=runner.source.width,
+        stored_dtype=runner.identity.stored_dtype,
+    ).bytes
 
 
 def _provenance(runner: BackboneRunner, self_check: float, asked: CapturePlan) -> dict[str, Any]:
