@@ -90,9 +90,11 @@ class Distribution:
         left = sum(len(group) for columns, keys in self._wanted for _, group in store.missing_columns(keys, columns))
         self._wanted = []
         self.missing += left
-        progress.note(
-            f"{left:,} texts of the request are not stored yet: the other workers' parts. The same command without "
+        progress.note(self.what_is_left(left) if left else "all texts of the request are stored")
+
+    def what_is_left(self, texts: int) -> str:
+        """Return a sentence on texts that are not stored at the end of a request."""
+        return (
+            f"{texts:,} texts of the request are not stored yet: the other workers' parts. The same command without "
             "--shard checks that all are there, and runs what is missing"
-            if left
-            else "all texts of the request are stored"
         )

@@ -1,7 +1,7 @@
 """Commands on latents: extraction into the cache, and vectors for other programs, of a file or by a trained probe."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.spec import SpecError
 from permafrost.data.text import text_problem
+
+if TYPE_CHECKING:  # this loads numpy
+    from permafrost.scaling.request import ExtractionRequest
 
 latents_app = VerbApp()
 
@@ -141,7 +144,7 @@ def _check_means(shard: str, workers: int, ray: str, estimate: bool, rate: float
     return parse_shard(shard)
 
 
-def _extracted(request: Any, part: tuple[int, int] | None, workers: int, ray: str) -> dict[str, Any]:
+def _extracted(request: "ExtractionRequest", part: tuple[int, int] | None, workers: int, ray: str) -> dict[str, Any]:
     """Extract by the means that are asked for; return what the command prints."""
     if ray:
         from permafrost.scaling.ray_pool import extract_on_ray

@@ -159,7 +159,7 @@ def _sample(corpus: Corpus | TextStream, distinct: int) -> list[Text]:
 def _tokenize(resolved: ResolvedPlan, texts: Sequence[Text]) -> tuple[Sequence[Text], TokenBatch]:
     """Return texts, those of two segments window by window, and their tokens."""
     plan, source = resolved.plan, resolved.source
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source.tokenizer_files)
     windows = windowed(tokenizer, texts, plan.token_limit, plan.overlap)[0]
     return windows, tokenize_by_plan(plan, source, tokenizer, windows, False)
 
