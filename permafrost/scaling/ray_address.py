@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +12,14 @@ from permafrost.data.errors import InputError, first_line
 PASSED = re.compile(r"HF_|PERMAFROST_|OMP_|TRANSFORMERS_|PYTHONPATH$")
 """Beginnings of the variables of the environment that actors get too."""
 
-SECONDS_TO_ANSWER = 15.0
+SECONDS_TO_ANSWER = 10.0
 """Time that a cluster has to answer."""
+
+SETTINGS_FRAME = b"\x04"
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS_FRAME + bytes(5)
+"""First bytes of a client of HTTP/2, with an empty frame of settings; the server's first frame is one too."""
+
+WAYS_OUT = "Start a cluster by 'ray start --head', or give --ray local."
 
 LOCAL, AUTO = "local", "auto"
 
@@ -34,8 +39,10 @@ def connect(address: str) -> Iterator[Any]:
     variables = {name: value for name, value in os.environ.items() if PASSED.match(name)}
     given: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "log_to_driver": False, "logging_level": "ERROR"}
     given |= {"include_dashboard": False} if address == LOCAL else {"address": address}
-    if not ray.is_initialized():
-        _within(SECONDS_TO_ANSWER, address, lambda: ray.init(**given))
+    try:
+        ray.init(**given)
+    except Exception as error:  # a ConnectionError, or one of its many
+        raise InputError(f"--ray {address}: {first_line(error)}. {WAYS_OUT}") from error
     try:
         yield ray
     finally:
@@ -43,34 +50,22 @@ def connect(address: str) -> Iterator[Any]:
 
 
 def _check_port(address: str) -> None:
-    """Raise an :class:`InputError` if nothing listens at ``host:port``."""
+    """Raise an :class:`InputError` if no server of gRPC, which Ray speaks, answers at ``host:port``.
+
+    Ray itself waits for a minute, and then ends the process.
+    """
     if address in (LOCAL, AUTO):
         return
     match = re.fullmatch(r"(?:ray://)?\[?([^\s/]+?)\]?:(\d{1,5})", address)
     if not match or int(match[2]) > 65535:
         raise InputError(f"--ray {address!r}: expected HOST:PORT, auto or local.")
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=SECONDS_TO_ANSWER).close()
+        with socket.create_connection((match[1], int(match[2])), timeout=SECONDS_TO_ANSWER) as connection:
+            connection.sendall(HELLO)
+            answer = connection.recv(9)
     except OSError as error:
         raise InputError(
-            f"--ray {address}: nothing answers there ({error.strerror or first_line(error)}). Start a cluster by 'ray "
-            "start --head', or give --ray local."
+            f"--ray {address}: nothing answers there ({error.strerror or first_line(error)}). {WAYS_OUT}"
         ) from error
-
-
-def _within(seconds: float, address: str, start: Any) -> None:
-    """Call ``start``; raise an :class:`InputError` if it fails or takes longer than some seconds."""
-    failed = list[BaseException]()
-
-    def call() -> None:
-        try:
-            start()
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(None if address == LOCAL else seconds)
-    if thread.is_alive() or failed:
-        reason = first_line(failed[0]) if failed else f"no cluster within {seconds:g} s"
-        raise InputError(f"--ray {address}: {reason}. Start a cluster by 'ray start --head', or give --ray local.")
+    if answer[3:4] != SETTINGS_FRAME:
+        raise InputError(f"--ray {address}: what answers there is no Ray cluster. {WAYS_OUT}")

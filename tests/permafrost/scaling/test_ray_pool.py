@@ -12,7 +12,7 @@ from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress
-from permafrost.scaling import ray_pool
+from permafrost.scaling import ray_address, ray_pool
 from permafrost.scaling.ray_pool import extract_on_ray
 from permafrost.scaling.request import ExtractionRequest
 from tests.support import ray_workers
@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
 TEXTS = 20_000
+WORDS = ["dog", "grass", "stove", "winter", "small", "brown", "runs", "over", "green", "then"]
 
 
 class Notes(NoProgress):
@@ -37,20 +38,23 @@ def on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.setenv("PERMAFROST_TEST_FOLDER", str(tmp_path))
-    monkeypatch.setattr(ray_pool, "UNIT_SECONDS", 0.5)
+    monkeypatch.setattr(ray_pool, "UNIT_SECONDS", 0.05)
 
 
 @pytest.fixture
 def request_for(tiny: Any, tmp_path: Path) -> Any:
     def make(texts: int, name: str) -> ExtractionRequest:
         file = tmp_path / f"{texts}.csv"
-        lines = [f"small dog {i} {'runs ' * (i % 6)}over,{'ab'[i % 2]}" for i in range(texts)]
+        lines = [
+            f"{' '.join(WORDS[int(digit)] for digit in str(i))}{' and' * (i % 6)},{'ab'[i % 2]}" for i in range(texts)
+        ]
         file.write_text("\n".join(["text,label", *lines]))
         settings = [
             f"plan.backbone={tiny('llama')}", f"extract.cache={tmp_path / name}", "plan.compute_dtype=float32",
-            "plan.stored_dtype=float32", "plan.views=mean", "extract.block_texts=6000", "device=cpu",
+            "plan.stored_dtype=float32", "plan.views=mean", "extract.block_texts=6000", "extract.batch_tokens=512",
+            "device=cpu",
         ]  # fmt: skip
-        return ExtractionRequest("classes", settings, data=str(file))
+        return ExtractionRequest("classify", settings, data=str(file))
 
     return make
 
@@ -100,5 +104,6 @@ def test_a_port_of_something_else_is_refused_soon(on_path, request_for, monkeypa
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(ray_address, "SECONDS_TO_ANSWER", 0.5)
         with pytest.raises(InputError, match="ray start --head"):
             extract_on_ray(request_for(10, "none"), address, 1, NoProgress())
