@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # these load torch or numpy
     from permafrost.data.corpora.corpus import Corpus
     from permafrost.data.store.store import PlanLatents
     from permafrost.data.streams.texts import TextStream
-    from permafrost.extract.distributed.shards import ShardOfPacks
+    from permafrost.extract.distributed.distribution import Distribution
     from permafrost.finished_run import FinishedRun
 
 __all__ = ["ablate", "extract", "load", "pretrain", "report", "run", "similarity", "study", "train"]
@@ -49,27 +49,28 @@ def extract(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
-    shard: "str | tuple[int, int] | ShardOfPacks | None" = None,
+    shard: "str | tuple[int, int] | Distribution | None" = None,
 ) -> tuple[list["Corpus | TextStream"], list["PlanLatents"]]:
     """Run stage one alone: extract the latents of every capture plan in a recipe that are not cached yet.
 
     Args:
-        shard: the part of one worker of several, ``(i, n)`` or ``"i/n"`` with i from 0, or ``"auto"``; None runs all.
+        shard: the part of one worker of several, ``(i, n)`` or ``"i/n"`` with i from 0, ``"auto"``, which takes it from
+            the environment of torchrun or SLURM, or a distribution of your own; None runs all.
 
     Returns:
         the corpora of the recipe, and the latents of each plan. Of a corpus with more than ``extract.block_texts``
         texts a stream of them, which reads the files anew: it is never held in memory.
     """
-    progress, distribution = display_of(progress), None
-    if shard is not None:
+    progress = display_of(progress)
+    if isinstance(shard, str | tuple):
         from permafrost.extract.distributed.shards import ShardOfPacks, parse_shard
 
-        distribution = shard if isinstance(shard, ShardOfPacks) else ShardOfPacks(parse_shard(shard))
+        shard = ShardOfPacks(parse_shard(shard))
     recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target))
     check_trainable(recipe_name, spec)
     from permafrost.stage_one import extract_recipe
 
-    return extract_recipe(recipe_name, spec, progress, distribution)
+    return extract_recipe(recipe_name, spec, progress, shard)
 
 
 def run(

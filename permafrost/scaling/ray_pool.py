@@ -48,7 +48,7 @@ def extract_on_ray(
         InputError: the recipe, the corpus or the backbone cannot be used, or nothing answers at the address.
         MachineError: no unit could be run.
     """
-    request.load()
+    request.load()  # is refused before anything starts
     with connect(address) as ray, progress.bar("texts, by actors", None) as advance:
         pool = RayPool(ray, workers, progress, worker)
         pool.advance = advance

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from permafrost import api
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.store.store import PlanLatents
@@ -12,7 +13,6 @@ from permafrost.data.streams.texts import TextStream
 from permafrost.extract.distributed.distribution import Distribution
 from permafrost.probes.config.load import check_trainable, load_training
 from permafrost.probes.config.recipe import Recipe
-from permafrost.stage_one import extract_recipe
 from permafrost.user_data import Data, DataArguments, load_with_data
 
 
@@ -75,7 +75,8 @@ class ExtractionRequest:
             distribution: how packs are shared with other processes; None runs all here.
         """
         started = time.monotonic()
-        corpora, latents = extract_recipe(*self.load(), progress, distribution)
+        own = self.data, self.columns, self.target
+        corpora, latents = api.extract(self.recipe, self.overrides, progress, *own, distribution)
         return Extracted(
             corpora=corpora,
             latents=latents,

@@ -12,14 +12,18 @@ from permafrost.data.progress import NoProgress
 from permafrost.extract.capacity import Capacity, hours
 from permafrost.scaling.estimate import capacity_plan, estimate
 from permafrost.scaling.request import ExtractionRequest
+from tests.support.bench import Bench
+
+
+@pytest.fixture
+def bench(tmp_path, tiny):
+    return Bench(tmp_path, tiny("bert"))
 
 
 @pytest.mark.parametrize("view", ["mean", "tokens"])
 def test_an_estimate_is_what_the_extraction_writes(bench, view):
     """Bytes to some kB a shard; nothing is stored before."""
-    own = [f"plan.views={view}", "extract.shard_bytes=20000", "probe.head=token_mean" if view == "tokens" else "seed=0"]
-    settings = [each for each in bench.of_pairs(*own[:2])]
-    request = ExtractionRequest("pairs", settings)
+    request = ExtractionRequest("pairs", bench.of_pairs(f"plan.views={view}", "extract.shard_bytes=20000"))
     (made,) = estimate(request, 3, 50.0, NoProgress())
     assert not list((bench.folder / "cache").glob("*/*/*.h5"))
     extracted = request.run(NoProgress())
@@ -85,7 +89,7 @@ def test_options_that_do_not_go_together_are_refused_in_one_line(words, message,
 
 
 def test_the_command_prints_one_object(bench, capsys):
-    settings = [word for each in bench.of_pairs() for word in ("--set", each)]
+    settings = [word for each in bench.of_pairs("extract.batch_tokens=64") for word in ("--set", each)]
     command = ["extract", "pairs", *settings, "--json", "--quiet"]
 
     def run(*words: str) -> Any:

@@ -1,5 +1,6 @@
 """Extraction by several processes of this machine."""
 
+import multiprocessing.reduction
 import os
 import signal
 from typing import Any
@@ -11,8 +12,9 @@ from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress
 from permafrost.extract.distributed.shards import ShardOfPacks
 from permafrost.scaling import processes
-from permafrost.scaling.processes import Ended, extract_in_processes, run_worker
+from permafrost.scaling.processes import extract_in_processes, run_worker
 from permafrost.scaling.request import ExtractionRequest
+from tests.support.bench import Bench
 
 
 class Told(NoProgress):
@@ -24,6 +26,11 @@ class Told(NoProgress):
 
     def event(self, name: str, **facts: Any) -> None:
         self.events.append((name, facts))
+
+
+@pytest.fixture
+def bench(tmp_path, tiny):
+    return Bench(tmp_path, tiny("bert"))
 
 
 @pytest.fixture
@@ -56,6 +63,7 @@ def killed_once(pipe: Any) -> None:
     run_worker(pipe)
 
 
+@pytest.mark.slow
 def test_processes_share_the_work_and_a_killed_one_is_replaced(request_for, monkeypatch, tmp_path):
     monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
     monkeypatch.setattr(processes, "run_worker", killed_once)
@@ -71,7 +79,17 @@ def test_processes_share_the_work_and_a_killed_one_is_replaced(request_for, monk
     assert {facts.get("worker") for name, facts in told.events if name == "extracted"} == {0, 1, None}
 
 
-def test_an_error_of_a_worker_is_that_of_the_command(request_for):
-    with pytest.raises(InputError, match="max_bytes"):
-        extract_in_processes(request_for("small", "extract.max_bytes=10"), 2, Told())
-    assert Ended(0).error is None
+def test_an_error_of_a_worker_can_be_sent_whatever_its_fields(request_for):
+    long = request_for("long", "plan.truncation=refuse", "plan.max_tokens=4")
+    ended = multiprocessing.reduction.ForkingPickler.loads(
+        multiprocessing.reduction.ForkingPickler.dumps(processes._end_of(long, (0, 2), Told()))
+    )
+    assert type(ended.error) is InputError
+    assert "texts exceed plan.max_tokens" in str(ended.error)
+
+
+def test_an_error_of_the_request_is_told_before_a_process_begins(request_for):
+    with pytest.raises(InputError, match="at least 1"):
+        extract_in_processes(request_for("none"), 0, Told())
+    with pytest.raises(InputError, match="no-such"):
+        extract_in_processes(ExtractionRequest("no-such"), 2, Told())

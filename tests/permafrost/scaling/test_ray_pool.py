@@ -84,7 +84,7 @@ def test_a_unit_that_fails_three_times_is_told_and_the_others_go_on(on_path, req
     assert len(failed) == 1
     assert extracted.missing > 0
     assert extracted.texts_run + extracted.missing == 3000
-    assert extract_on_ray(request_for(3000, "ray"), "local", 1, NoProgress()).texts_run == extracted.missing
+    assert request_for(3000, "ray").run(NoProgress()).texts_run == extracted.missing
 
 
 def test_an_address_where_nobody_answers_is_refused_in_one_line(on_path, request_for, capsys):
