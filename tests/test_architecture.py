@@ -228,6 +228,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "permafrost.scaling": {
         "data",
         "data.corpora",
+        "data.latents",
         "data.store",
         "data.streams",
         "extract",
@@ -247,6 +248,7 @@ NO_TORCH = {
     "data", "data.corpora", "data.export", "data.language", "data.latents", "data.store", "data.readers",
     "data.writing", "probes.config", "probes.results", "probes.metrics", "probes.search", "probes.figures",
     "probes.reports", "probes.tasks", "probes.tracking", "extract.tokenization", "extract.backbones.tokenizer",
+    "extract.distributed", "permafrost.scaling",
     "extract.finetuning.proven_cut", "extract.shard_writer", "extract.text_latents", "permafrost.stage_one",
     "probes.variants.latent_workspace", "permafrost.batches", "permafrost.named_runs",
 }  # fmt: skip
@@ -266,6 +268,7 @@ ONLY_IN = {
     "rich": {"permafrost.cli", "permafrost.display"},
     "IPython": {"permafrost.display.notebook"},
     "matplotlib": {"probes.figures", "probes.reports"},
+    "ray": {"permafrost.scaling.ray_address"},
 }
 """Third-party package -> the sub-packages, or the modules, that may import it."""
 
@@ -442,6 +445,8 @@ LIGHT = [
     ["study", "quickstart", "--storage", "nonsense"],
     ["predict", "no-such-run", "a text"],
     ["report", "no-such-run"],
+    ["extract", "quickstart", "--shard", "3/3"],
+    ["extract", "no-such-recipe", "--workers", "2"],
 ]
 """Commands that show something or are refused."""
 

@@ -18,12 +18,12 @@ Shard = tuple[int, int]
 AUTO = "auto"
 
 ENVIRONMENTS = (
-    ("RANK", "WORLD_SIZE", ""),
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-    ("SLURM_PROCID", "SLURM_NTASKS", ""),
+    ("RANK", "WORLD_SIZE", "", ""),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "", ""),
 )
-"""Variables with the number of a worker, the number of workers, and the number of the first one: of torchrun, of a
-SLURM array, of the tasks of a SLURM job. The first that are set count."""
+"""Variables with the number of a worker, the number of workers, the number of the first one, and the step from one to
+the next: of torchrun, of a SLURM array, of the tasks of a SLURM job. The first that are set count."""
 
 
 class ShardOfPacks(Distribution):
@@ -86,13 +86,14 @@ def parse_shard(value: str | Shard, environment: Mapping[str, str] | None = None
 
 
 def _of_environment(environment: Mapping[str, str]) -> Shard:
-    for index, count, first in ENVIRONMENTS:
+    for index, count, first, step in ENVIRONMENTS:
         if environment.get(index) and environment.get(count):
-            numbers = [environment[index], environment[count], environment.get(first) or "0"]
-            if not all(number.isdecimal() for number in numbers):
-                raise SpecError(f"--shard auto: {index} = {numbers[0]!r} and {count} = {numbers[1]!r} are no numbers.")
-            return parse_shard(f"{int(numbers[0]) - int(numbers[2])}/{numbers[1]}")
-    names = "; ".join(f"{index} and {count}" for index, count, _ in ENVIRONMENTS)
+            values = environment[index], environment[count], environment.get(first, "0"), environment.get(step, "1")
+            if not all(value.isdecimal() for value in values) or values[3].strip("0") == "":
+                raise SpecError(f"--shard auto: {index} = {values[0]!r} and {count} = {values[1]!r} tell no shard.")
+            number, workers, lowest, distance = map(int, values)
+            return parse_shard(((number - lowest) // distance, workers))
+    names = "; ".join(f"{index} and {count}" for index, count, *_ in ENVIRONMENTS)
     raise SpecError(
         f"--shard auto: none of these are set, which torchrun, SLURM arrays and SLURM tasks set: {names}. Give I/N."
     )

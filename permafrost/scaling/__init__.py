@@ -1,6 +1,6 @@
 """Extraction by several processes of one machine or of many, and what it takes, in numbers.
 
-May import: data, data.corpora, data.store, data.streams, extract, extract.backbones, extract.capture,
+May import: data, data.corpora, data.latents, data.store, data.streams, extract, extract.backbones, extract.capture,
 extract.distributed, extract.tokenization, permafrost, probes.config, probes.search, probes.variants.
 Start reading at request.py, ExtractionRequest.
 """

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -180,33 +180,19 @@ def _measure_rate(runner: "BackboneRunner", texts: Sequence[Text], tokens: Token
 
 
 def capacity_plan(
-    texts: int, mean_tokens: float, models: Mapping[str, tuple[int, int, float]], dtypes: Iterable[str] = ("float16",)
+    texts: int, models: Mapping[str, tuple[int, int]], dtypes: Sequence[str] = ("float16", "float32")
 ) -> list[dict[str, Any]]:
-    """Return what pooled latents of texts take, without a corpus: one row for each model, layers and dtype.
+    """Return what pooled latents of texts take without a corpus: a row for each model, all layers or one, and dtype.
 
     Args:
-        models: name -> (width, layers, tokens a second of one worker).
+        models: name -> (width, layers).
     """
     rows = []
-    for name, (width, layers, rate) in models.items():
-        for kept, dtype in ((kept, dtype) for kept in (layers, 1) for dtype in dtypes):
-            capacity = Capacity(
-                texts=texts,
-                tokens=round(texts * mean_tokens),
-                columns={"mean": tuple(range(kept))},
-                width=width,
-                stored_dtype=dtype,
-            )
-            rows.append(
-                {
-                    "model": name,
-                    "width": width,
-                    "layers": kept,
-                    "dtype": dtype,
-                    "terabytes": round(capacity.bytes / 1e12, 2),
-                    "shards": capacity.shards,
-                    "requests": capacity.requests,
-                    "worker_hours": round(hours(capacity.tokens, rate)),
-                }
-            )
+    for name, (width, layers) in models.items():
+        for kept, dtype in product((layers, 1), dtypes):
+            columns = {"mean": tuple(range(kept))}
+            capacity = Capacity(texts=texts, tokens=0, columns=columns, width=width, stored_dtype=dtype)
+            about = {"model": name, "width": width, "layers": kept, "dtype": dtype}
+            sizes = {"terabytes": round(capacity.bytes / 1e12, 2), "shards": capacity.shards}
+            rows.append(about | sizes | {"requests": capacity.requests})
     return rows

@@ -9,8 +9,11 @@ from typing import Any
 
 from permafrost.data.errors import InputError, first_line
 
-PASSED = re.compile(r"HF_|PERMAFROST_|OMP_|TRANSFORMERS_|PYTHONPATH$")
-"""Beginnings of the variables of the environment that actors get too."""
+PASSED = re.compile(r"(?!.*TOKEN)(HF_|PERMAFROST_|OMP_|TRANSFORMERS_|PYTHONPATH$)")
+"""Beginnings of the variables of the environment that actors get too; no secret, for a cluster shows them."""
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Memory of Ray's store of objects if Ray is started here: units are small, and latents never pass through it."""
 
 SECONDS_TO_ANSWER = 10.0
 """Time that a cluster has to answer."""
@@ -38,7 +41,11 @@ def connect(address: str) -> Iterator[Any]:
     _check_port(address)
     variables = {name: value for name, value in os.environ.items() if PASSED.match(name)}
     given: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "log_to_driver": False, "logging_level": "ERROR"}
-    given |= {"include_dashboard": False} if address == LOCAL else {"address": address}
+    given |= (
+        {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        if address == LOCAL
+        else {"address": address}
+    )
     try:
         ray.init(**given)
     except Exception as error:  # a ConnectionError, or one of its many

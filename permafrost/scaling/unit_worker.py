@@ -113,6 +113,10 @@ class UnitWorker:
         store = RecordingStore(settings.store, settings.identity)
         missing = store.missing_columns(text_keys(unit.texts, settings.identity.in_windows), unit.columns)
         texts = job.run(store, unit.texts, missing, packs=unit.packs) if missing else 0
+        if settings.spec.keep_texts:
+            from permafrost.data.latents.kept_texts import keep_texts  # loads pyarrow
+
+            keep_texts(store, unit.texts)
         return UnitAnswer(
             shards=[path.name for path in store.appended],
             texts=texts,

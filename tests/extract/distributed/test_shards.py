@@ -173,6 +173,11 @@ def test_what_is_left_of_a_block_is_in_one_group_for_each_set_of_columns(tmp_pat
         ({"RANK": "2", "WORLD_SIZE": "4", "SLURM_PROCID": "0", "SLURM_NTASKS": "9"}, (2, 4)),
         ({"SLURM_ARRAY_TASK_ID": "12", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "10"}, (2, 3)),
         ({"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "3"}, (1, 3)),
+        (
+            {"SLURM_ARRAY_TASK_ID": "21", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "1"}
+            | {"SLURM_ARRAY_TASK_STEP": "10"},
+            (2, 3),
+        ),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "RANK": "7"}, (0, 1)),
     ],
 )
@@ -189,7 +194,7 @@ def test_the_environment_of_a_launcher_tells_the_shard(environment, shard):
         ("a/b", {}, "expected I/N"),
         ((-1, 2), {}, "expected I/N"),
         ("auto", {"RANK": "1"}, "RANK and WORLD_SIZE; SLURM_ARRAY_TASK_ID"),
-        ("auto", {"RANK": "x", "WORLD_SIZE": "2"}, "are no numbers"),
+        ("auto", {"RANK": "x", "WORLD_SIZE": "2"}, "tell no shard"),
         ("auto", {"RANK": "5", "WORLD_SIZE": "2"}, "--shard 5/2"),
     ],
 )

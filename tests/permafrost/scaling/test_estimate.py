@@ -60,9 +60,16 @@ def test_capacity_is_arithmetic():
     assert capacity.bytes_by_view == {"mean": 10 * 2 * 16, "tokens": 70 * 16 + 70 * 12 + 11 * 8}
     assert capacity.bytes == 320 + 2048 + 10 * 20
     assert capacity.shards == 3
-    (all_layers, one) = capacity_plan(10**9, 30, {"a": (384, 7, 1000.0)})
-    assert (all_layers["terabytes"], one["terabytes"]) == (5.4, 0.79)
-    assert all_layers["worker_hours"] == round(3e10 / 1000 / 3600)
+
+
+def test_the_capacity_plan_of_the_guide_is_that_of_the_arithmetic():
+    guide = (Path(__file__).parents[3] / "docs" / "guide" / "scale.md").read_text()
+    models = {"MiniLM": (384, 7), "SmolLM2-135M": (576, 31), "GPT-2-medium": (1024, 25)}
+    for row in capacity_plan(10**9, models):
+        assert f"| {' | '.join(f'{v:,}' if isinstance(v, int) else str(v) for v in row.values())} |" in guide
+    for rate in (6_600, 100_000, 1_000_000):
+        each = [f"{hours(20 * 10**9, rate, workers):,.1f}" for workers in (1, 8, 64)]
+        assert f"| {rate:,} | {' | '.join(each)} |" in guide
 
 
 REFUSED: list[tuple[list[str], str]] = [
