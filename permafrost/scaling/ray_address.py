@@ -22,7 +22,10 @@ SETTINGS_FRAME = b"\x04"
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS_FRAME + bytes(5)
 """First bytes of a client of HTTP/2, with an empty frame of settings; the server's first frame is one too."""
 
-WAYS_OUT = "Start a cluster by 'ray start --head', or give --ray local."
+WAYS_OUT = (
+    "Start a cluster by 'ray start --head', or give --ray local; a cluster with token authentication needs RAY_AUTH_MODE "
+    "and the token of yours in the environment."
+)
 
 LOCAL, AUTO = "local", "auto"
 
