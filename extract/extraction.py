@@ -25,6 +25,8 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.text import Text, TextError
+from permafrost.extract.distributed.claims import Missing
+from permafrost.extract.distributed.distribution import Distribution
 from permafrost.extract.resolved_plan import ResolvedPlan, resolve_plan
 from permafrost.extract.text_blocks import NOTHING_RUN, BlockProgress, TextBlock, text_blocks
 from permafrost.extract.tokenization.token_ids import check_texts, refuse_long_texts
@@ -33,18 +35,20 @@ if TYPE_CHECKING:  # these load torch
     from permafrost.extract.capture.runner import BackboneRunner
     from permafrost.extract.job import ExtractionJob
 
-Groups = Sequence[tuple[Columns, Any]]
-"""Groups of texts that lack the same columns: those columns, and the indices of the texts."""
-
 
 def extract(
-    plan: CapturePlan, texts: Iterable[Text], spec: ExtractSpec | None = None, progress: Progress | None = None
+    plan: CapturePlan,
+    texts: Iterable[Text],
+    spec: ExtractSpec | None = None,
+    progress: Progress | None = None,
+    distribution: Distribution | None = None,
 ) -> PlanLatents:
     """Make the store of ``plan`` hold every column of the plan for ``texts``; run what is missing.
 
     Args:
         texts: a list, or a stream, which is read once, block by block; it has a length if it can be told in advance.
             If the plan has windows, a text of two segments stands for all of its windows.
+        distribution: how packs are shared with other processes, of all requests of a command; None runs all here.
 
     Raises:
         InputError: the plan, the backbone or a text cannot be used.
@@ -58,7 +62,7 @@ def extract(
     resolved = resolve_plan(plan, spec, progress=progress)
     total = length_hint(texts, -1)
     with BlockProgress(progress, None if total < 0 else total, first, f"{resolved.source.name} on texts") as done:
-        request = _Request(plan, resolved, spec, progress, done)
+        request = _Request(plan, resolved, spec, progress, done, distribution)
         if isinstance(texts, Sequence) and not first.is_last:
             request.count_missing(texts)
         block: TextBlock | None = first
@@ -67,6 +71,7 @@ def extract(
             request.complete(block)
             done.finish(block)
             block = None if block.is_last else next(blocks)
+        request.finish()
     seconds = time.perf_counter() - started
     _tell(progress, request.store, done.read, request.texts_run, seconds)
     return PlanLatents(
@@ -82,13 +87,20 @@ class _Request:
     """A plan that is resolved, whose columns a store is to hold for block after block of texts."""
 
     def __init__(
-        self, asked: CapturePlan, resolved: ResolvedPlan, spec: ExtractSpec, progress: Progress, done: BlockProgress
+        self,
+        asked: CapturePlan,
+        resolved: ResolvedPlan,
+        spec: ExtractSpec,
+        progress: Progress,
+        done: BlockProgress,
+        distribution: Distribution | None,
     ) -> None:
         self.columns = resolved.plan.columns(resolved.source.layers)
         self.store = _store_of(resolved, spec)
         self.texts_run = self.truncated = 0
         self._asked, self._resolved, self._spec, self._done = asked, resolved, spec, done
-        self._job = _job_of(cache(resolved.runner), asked, progress, done)
+        self._progress, self._distribution = progress, distribution
+        self._job = _job_of(cache(resolved.runner), asked, progress, done, distribution)
         self._following = 0
 
     def count_missing(self, texts: Sequence[Text]) -> None:
@@ -113,6 +125,15 @@ class _Request:
             message = f"{str(error).removesuffix(NOTHING_RUN).rstrip()} {self._done.what_is_safe}"
             raise TextError(message, error.text) from error
 
+    def finish(self) -> None:
+        """Wait for what other processes were handed, and tell what is left to them."""
+        if self._distribution:
+            finished = self._distribution.finish()
+            self.texts_run += finished.texts_run
+            self.truncated += finished.truncated
+            self.store = _store_of(self._resolved, self._spec)
+            self._distribution.settle(self.store, self._progress)
+
     def _complete(self, texts: Sequence[Text]) -> None:
         check_texts(self._asked, texts)
         windows: list[Text] | None = None
@@ -120,9 +141,22 @@ class _Request:
             windows = self.store.expand_windows(texts)[0]
         missing = None if windows is None else self._missing(windows)
         self._following = max(0, self._following - (len(texts) if missing is None else _count(missing)))
-        if windows is None or missing:
-            settings = self._following, self._done.what_is_safe
-            self.texts_run += self._job().complete(self.store, texts, windows, self.columns, *settings)
+        if windows is None or missing is None:
+            windows = self._job().windows(texts)
+            missing = self._missing(windows)
+        following = self._following
+        if self._distribution:
+            missing = self._distribution.begin(self.store, windows, self.columns, missing)
+            following = round(following * self._distribution.share)
+        if missing:
+            self.texts_run += self._job().run(self.store, windows, missing, following, self._done.what_is_safe)
+        self._check_stored(texts, windows)
+
+    def _check_stored(self, texts: Sequence[Text], windows: Sequence[Text]) -> None:
+        """Count the texts that were cut, or refuse them, and keep the texts, if asked to; of those that are stored."""
+        if self._distribution:
+            left = {int(index) for _, members in self._missing(windows) for index in members}
+            texts = windows = [text for index, text in enumerate(windows) if index not in left]
         truncated = self.store.count_truncated(texts)
         if truncated and self._resolved.plan.truncation == "refuse":
             refuse_long_texts(texts, self.store.lengths(texts), self._resolved.plan)
@@ -130,9 +164,9 @@ class _Request:
         if self._spec.keep_texts:
             from permafrost.data.latents.kept_texts import keep_texts  # loads pyarrow
 
-            keep_texts(self.store, self.store.expand_windows(texts)[0])
+            keep_texts(self.store, windows if self._distribution else self.store.expand_windows(texts)[0])
 
-    def _missing(self, windows: Sequence[Text]) -> Groups:
+    def _missing(self, windows: Sequence[Text]) -> Missing:
         return self.store.missing_columns(text_keys(windows, self.store.identity.in_windows), self.columns)
 
 
@@ -191,7 +225,11 @@ def _store_of(resolved: ResolvedPlan, spec: ExtractSpec) -> LatentStore:
 
 
 def _job_of(
-    runner: "Callable[[], BackboneRunner]", asked: CapturePlan, progress: Progress, done: BlockProgress
+    runner: "Callable[[], BackboneRunner]",
+    asked: CapturePlan,
+    progress: Progress,
+    done: BlockProgress,
+    distribution: Distribution | None = None,
 ) -> "Callable[[], ExtractionJob]":
     """Return a function that returns the job of a request, always the same one; the first call loads the backbone."""
 
@@ -199,7 +237,7 @@ def _job_of(
     def job() -> "ExtractionJob":
         from permafrost.extract.job import ExtractionJob
 
-        return ExtractionJob(runner(), asked, progress, done.advance, done.total)
+        return ExtractionJob(runner(), asked, progress, done.advance, done.total, distribution)
 
     return job
 
@@ -219,7 +257,7 @@ def _missing_of(
     texts: Sequence[Text],
     requests_of_text: Mapping[Text, Sequence[int]],
     columns: Sequence[Columns],
-) -> Groups:
+) -> Missing:
     """Return groups of texts that lack the same columns, of those that the requests of each text want."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, text in enumerate(texts):
@@ -232,7 +270,7 @@ def _missing_of(
     return missing
 
 
-def _count(groups: Groups) -> int:
+def _count(groups: Missing) -> int:
     return sum(len(members) for _, members in groups)
 
 

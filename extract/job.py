@@ -18,21 +18,19 @@ from permafrost.data.machine import machine_name, package_version
 from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, union_of_columns
 from permafrost.data.progress import Eta, Progress
 from permafrost.data.spec import SpecError
-from permafrost.data.store.identity import STORED_BYTES, init_name
-from permafrost.data.store.keys import text_keys
-from permafrost.data.store.shard_layout import KEY_BYTES
+from permafrost.data.store.identity import init_name
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
+from permafrost.extract.capacity import Capacity
 from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
+from permafrost.extract.distributed.claims import Missing
+from permafrost.extract.distributed.distribution import BlockWork, Distribution, Packs
 from permafrost.extract.shard_writer import ShardWriter
 from permafrost.extract.text_blocks import NOTHING_RUN
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import windowed
-
-Missing = Sequence[tuple[Columns, Any]]
-"""Groups of texts that lack the same columns: those columns, and the indices of the texts."""
 
 
 class ExtractionJob:
@@ -45,6 +43,7 @@ class ExtractionJob:
         progress: Progress,
         advance: Callable[[int], None] | None = None,
         all_texts: int | None = None,
+        distribution: Distribution | None = None,
     ) -> None:
         """Run nothing yet.
 
@@ -52,49 +51,49 @@ class ExtractionJob:
             asked: the plan as it was written, before it was resolved; its prompt is recorded.
             advance: called with the number of texts of each pack; None shows a bar for each block.
             all_texts: number of texts of all blocks, repeated and stored ones too, if it is known.
+            distribution: how packs are shared with other processes; None runs all of them here.
         """
-        self._all_texts = all_texts
+        self._all_texts, self._distribution = all_texts, distribution or Distribution()
         self.runner, self._asked, self._progress, self._advance = runner, asked, progress, advance
         self._bytes, self._largest = 0, 0.0
         self._checked: dict[str, tuple[int, ...]] = {}
         self._read_back = list[Columns]()
 
-    def complete(
+    def windows(self, texts: Sequence[Text]) -> list[Text]:
+        """Return texts, those of two segments window by window."""
+        plan = self.runner.plan
+        return windowed(self.runner.backbone.tokenizer, texts, plan.token_limit, plan.overlap)[0]
+
+    def run(
         self,
         store: LatentStore,
         texts: Sequence[Text],
-        windows: Sequence[Text] | None,
-        columns: Columns,
+        missing: Missing,
         following: int = 0,
         safe: str = NOTHING_RUN,
+        packs: Packs | None = None,
     ) -> int:
-        """Run what a store lacks of some columns, as :meth:`run`; return the number of texts that ran.
-
-        Args:
-            windows: the texts, those of two segments window by window; None if the store does not know them all yet.
-        """
-        runner = self.runner
-        windows = windows or windowed(runner.backbone.tokenizer, texts, runner.plan.token_limit, runner.plan.overlap)[0]
-        missing = store.missing_columns(text_keys(windows, store.identity.in_windows), columns)
-        return self.run(store, windows, missing, following, safe) if missing else 0
-
-    def run(
-        self, store: LatentStore, texts: Sequence[Text], missing: Missing, following: int = 0, safe: str = NOTHING_RUN
-    ) -> int:
-        """Run the latents that a store lacks, and append them; return the number of texts that ran.
+        """Run the latents that a store lacks, and append them; return the number of texts that ran here.
 
         Args:
             following: number of texts that are known to be missing in later blocks: the bytes of all are announced.
             safe: what is safe if the block is refused, a sentence.
+            packs: rows of each forward pass, if they were laid out before; None lays them out.
 
         Raises:
             InputError: a text cannot be used, or the latents exceed ``extract.max_bytes``.
             MachineError: the disk is full, memory is short, or the self-check failed.
         """
         runner = self.runner
-        tokens, packs = runner.tokenize_and_pack(texts, any(TOKENS in columns for columns, _ in missing))
+        tokens = runner.tokenize(texts, any(TOKENS in columns for columns, _ in missing))
+        packs = runner.pack(tokens) if packs is None else packs
+        missing = self._distribution.own(packs, tokens, missing)
+        if not missing:
+            return 0
         todo = np.sort(np.concatenate([members for _, members in missing]))
         self._announce(store, tokens, todo, missing, following, safe)
+        if self._distribution.hand_out(BlockWork(runner, self._asked, store, texts, tokens, packs, missing)):
+            return 0
         check = SelfCheck(runner, texts, tokens) if self._is_unchecked(missing) else None
         if check:
             self._check_before_run(check, todo, union_of_columns(columns for columns, _ in missing))
@@ -193,14 +192,13 @@ class ExtractionJob:
 
 def stored_bytes(runner: BackboneRunner, tokens: TokenBatch, columns: Columns, members: NDArray[np.int64]) -> int:
     """Return the bytes that the latents of the texts ``members`` take on disk, except for a few kB per shard."""
-    texts, seen = len(members), int(tokens.viewed_lengths[members].sum())
-    state = runner.source.width * STORED_BYTES[runner.identity.stored_dtype]
-    size = texts * (KEY_BYTES + np.dtype(np.int32).itemsize)
-    for view, layers in columns.items():
-        size += len(layers) * state * (seen if view == TOKENS else texts)
-    if TOKENS in columns:
-        size += seen * 3 * np.dtype(np.int32).itemsize + (texts + 1) * np.dtype(np.int64).itemsize
-    return size
+    return Capacity(
+        texts=len(members),
+        tokens=int(tokens.viewed_lengths[members].sum()),
+        columns=columns,
+        width=runner.source.width,
+        stored_dtype=runner.identity.stored_dtype,
+    ).bytes
 
 
 def _provenance(runner: BackboneRunner, self_check: float, asked: CapturePlan) -> dict[str, Any]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # these load torch or numpy
     from permafrost.data.corpora.corpus import Corpus
     from permafrost.data.store.store import PlanLatents
     from permafrost.data.streams.texts import TextStream
+    from permafrost.extract.distributed.distribution import Distribution
     from permafrost.finished_run import FinishedRun
 
 __all__ = ["ablate", "extract", "load", "pretrain", "report", "run", "similarity", "study", "train"]
@@ -48,24 +49,28 @@ def extract(
     data: Data = None,
     columns: Sequence[str] = (),
     target: str = "",
+    shard: "str | tuple[int, int] | Distribution | None" = None,
 ) -> tuple[list["Corpus | TextStream"], list["PlanLatents"]]:
     """Run stage one alone: extract the latents of every capture plan in a recipe that are not cached yet.
+
+    Args:
+        shard: the part of one worker of several, ``(i, n)`` or ``"i/n"`` with i from 0, ``"auto"``, which takes it from
+            the environment of torchrun or SLURM, or a distribution of your own; None runs all.
 
     Returns:
         the corpora of the recipe, and the latents of each plan. Of a corpus with more than ``extract.block_texts``
         texts a stream of them, which reads the files anew: it is never held in memory.
     """
     progress = display_of(progress)
+    if isinstance(shard, str | tuple):
+        from permafrost.extract.distributed.shards import ShardOfPacks, parse_shard
+
+        shard = ShardOfPacks(parse_shard(shard))
     recipe_name, spec = load_with_data(load_training, recipe, overrides, DataArguments(data, columns, target))
     check_trainable(recipe_name, spec)
-    from permafrost.stage_one import StreamWorkspace, with_pretrained_backbone
+    from permafrost.stage_one import extract_recipe
 
-    spec = with_pretrained_backbone(recipe_name, spec, None, progress)
-    workspace, block_texts = StreamWorkspace(progress), spec.extract.block_texts
-    task_recipes = [task for variant in spec.variant_recipes().values() for task in variant.task_recipes().values()]
-    corpora = {id(corpus): corpus for corpus in (workspace.texts(task.corpus, block_texts) for task in task_recipes)}
-    workspace.prepare(task_recipes)
-    return list(corpora.values()), list(workspace.stored.values())
+    return extract_recipe(recipe_name, spec, progress, shard)
 
 
 def run(

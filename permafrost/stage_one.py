@@ -16,6 +16,7 @@ from permafrost.data.store.store import PlanLatents
 from permafrost.data.streams.texts import TextStream, scan_texts
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import backbone_digests
+from permafrost.extract.distributed.distribution import Distribution
 from permafrost.extract.extraction import extract
 from permafrost.extract.finetuning.proven_cut import check_cut
 from permafrost.extract.tokenization.token_ids import check_token_ids, read_token_ids
@@ -31,11 +32,15 @@ if TYPE_CHECKING:
 class BackboneProvider:
     """Provider of latents, trainable blocks, token ids and digests that loads and runs backbones when needed."""
 
+    def __init__(self, distribution: Distribution | None = None) -> None:
+        """Load nothing yet; see :func:`permafrost.extract.extraction.extract` for ``distribution``."""
+        self.distribution = distribution
+
     def latents(self, plan: CapturePlan, spec: ExtractSpec, corpus: Corpus, progress: Progress) -> PlanLatents:
         """Return the latents of a plan for the texts of a corpus; texts that are not cached are extracted."""
-        if len(corpus.texts) <= spec.block_texts:
-            return extract(plan, corpus.texts, spec, progress)
-        return extract(plan, corpus.texts_by_row(), spec, progress)  # in the blocks of a stream of the same corpus
+        in_blocks = len(corpus.texts) > spec.block_texts  # they are those of a stream of the same corpus
+        texts = corpus.texts_by_row() if in_blocks else corpus.texts
+        return extract(plan, texts, spec, progress, self.distribution)
 
     def blocks(
         self, plan: CapturePlan, extract: ExtractSpec, spec: FinetuneSpec, layers: tuple[int, ...] | str
@@ -81,9 +86,10 @@ PROVIDER = BackboneProvider()
 class StreamWorkspace(LatentWorkspace):
     """Latents of corpora of any size: one with more texts than a block has is read as a stream, and never held."""
 
-    def __init__(self, progress: Progress) -> None:
-        """Create a workspace that has read nothing yet."""
-        super().__init__(PROVIDER, progress)
+    def __init__(self, progress: Progress, distribution: Distribution | None = None) -> None:
+        """Create a workspace that has read nothing yet; ``distribution`` as of a :class:`BackboneProvider`."""
+        super().__init__(BackboneProvider(distribution), progress)
+        self._distribution = distribution
         self._streams: dict[str, TextStream | None] = {}
 
     def texts(self, spec: CorpusSpec, block_texts: int) -> Corpus | TextStream:
@@ -101,8 +107,25 @@ class StreamWorkspace(LatentWorkspace):
         if isinstance(stream, Corpus):
             super()._extract(requests)
             return
-        latents = extract(plan_of_all(requests), stream, spec, self.progress)
+        latents = extract(plan_of_all(requests), stream, spec, self.progress, self._distribution)
         self._keep(requests, latents, stream.name, f" of {stream.distinct} distinct" if stream.distinct else "")
+
+
+def extract_recipe(
+    name: str, recipe: Recipe, progress: Progress, distribution: Distribution | None = None
+) -> tuple[list[Corpus | TextStream], list[PlanLatents]]:
+    """Extract the latents of every capture plan in a recipe; returns as :func:`permafrost.api.extract`."""
+    recipe = with_pretrained_backbone(name, recipe, None, progress)
+    workspace, block_texts = StreamWorkspace(progress, distribution), recipe.extract.block_texts
+    tasks = task_recipes(recipe)
+    corpora = {id(corpus): corpus for corpus in (workspace.texts(task.corpus, block_texts) for task in tasks)}
+    workspace.prepare(tasks)
+    return list(corpora.values()), list(workspace.stored.values())
+
+
+def task_recipes(recipe: Recipe) -> list[Recipe]:
+    """Return a recipe of one task for each task of each variant."""
+    return [task for variant in recipe.variant_recipes().values() for task in variant.task_recipes().values()]
 
 
 def with_pretrained_backbone(name: str, recipe: Recipe, runs: Path | None, progress: Progress) -> Recipe:

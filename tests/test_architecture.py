@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "extract.architecture",
         "extract.backbones",
         "extract.capture",
+        "extract.distributed",
         "extract.tokenization",
     },
     "probes.config": {"data", "data.corpora", "data.language", "data.plan", "data.remote"},
@@ -195,6 +196,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "extract",
         "extract.architecture",
         "extract.backbones",
+        "extract.distributed",
         "extract.finetuning",
         "extract.pretraining",
         "extract.tokenization",
@@ -220,9 +222,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.remote",
         "data.store",
         "extract.backbones",
+        "extract.distributed",
         "permafrost",
         "permafrost.batches",
         "permafrost.display",
+        "permafrost.scaling",
         "probes.config",
         "probes.prediction",
         "probes.reports",
@@ -268,6 +272,32 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data.scratch": {"data", "data.store", "data.store.index"},
     "data.remote": {"data", "data.store.index"},
     "data.plan": {"data"},
+    "extract.distributed": {
+        "data",
+        "data.plan",
+        "data.store",
+        "data.store.index",
+        "extract.capture",
+        "extract.tokenization",
+    },
+    "permafrost.scaling": {
+        "data",
+        "data.corpora",
+        "data.latents",
+        "data.plan",
+        "data.remote",
+        "data.store",
+        "data.streams",
+        "extract",
+        "extract.backbones",
+        "extract.capture",
+        "extract.distributed",
+        "extract.tokenization",
+        "permafrost",
+        "probes.config",
+        "probes.search",
+        "probes.variants",
+    },
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 
@@ -275,6 +305,7 @@ NO_TORCH = {
     "data", "data.corpora", "data.export", "data.language", "data.latents", "data.store", "data.readers",
     "data.writing", "probes.config", "probes.results", "probes.metrics", "probes.search", "probes.figures",
     "probes.reports", "probes.tasks", "probes.tracking", "extract.tokenization", "extract.backbones.tokenizer",
+    "extract.distributed", "permafrost.scaling",
     "extract.finetuning.proven_cut", "extract.shard_writer", "extract.text_latents", "permafrost.stage_one",
     "probes.variants.latent_workspace", "permafrost.batches", "permafrost.named_runs",
 }  # fmt: skip
@@ -294,6 +325,7 @@ ONLY_IN = {
     "rich": {"permafrost.cli", "permafrost.display"},
     "IPython": {"permafrost.display.notebook"},
     "matplotlib": {"probes.figures", "probes.reports"},
+    "ray": {"permafrost.scaling.ray_address"},
 }
 """Third-party package -> the sub-packages, or the modules, that may import it."""
 
@@ -470,6 +502,8 @@ LIGHT = [
     ["study", "quickstart", "--storage", "nonsense"],
     ["predict", "no-such-run", "a text"],
     ["report", "no-such-run"],
+    ["extract", "quickstart", "--shard", "3/3"],
+    ["extract", "no-such-recipe", "--workers", "2"],
 ]
 """Commands that show something or are refused."""
 

@@ -57,8 +57,12 @@ class BackboneRunner:
 
     def tokenize_and_pack(self, texts: Sequence[Text], characters: bool = False) -> tuple[TokenBatch, list[Pack]]:
         """Tokenize a whole request, and group it into packs; arguments and errors as of :func:`tokenize_by_plan`."""
-        tokens = tokenize_by_plan(self.plan, self.source, self.backbone.tokenizer, texts, characters)
+        tokens = self.tokenize(texts, characters)
         return tokens, self.pack(tokens)
+
+    def tokenize(self, texts: Sequence[Text], characters: bool = False) -> TokenBatch:
+        """Tokenize texts; arguments and errors as of :func:`tokenize_by_plan`."""
+        return tokenize_by_plan(self.plan, self.source, self.backbone.tokenizer, texts, characters)
 
     def pack(self, tokens: TokenBatch, row_tokens: int = ROW_TOKENS, batch_tokens: int = 0) -> list[Pack]:
         """Group texts into packs of at most ``batch_tokens``; 0 takes the setting, or else the device's default."""
@@ -86,7 +90,12 @@ class BackboneRunner:
         return capture(backbone or self.backbone, layout, columns, self.plan.final_norm)
 
     def blocks(
-        self, packs: Sequence[Pack], members: Indices, tokens: TokenBatch, texts: Sequence[Text], columns: Columns
+        self,
+        packs: Sequence[Sequence[Indices]],
+        members: Indices,
+        tokens: TokenBatch,
+        texts: Sequence[Text],
+        columns: Columns,
     ) -> Iterator[tuple[Indices, Block]]:
         """Yield the latents of the texts with the indices ``members``, pack by pack; other packs are skipped.
 

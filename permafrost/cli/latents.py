@@ -1,16 +1,20 @@
-"""Commands that give vectors to other programs: the latents of a file, what a trained probe makes of texts."""
+"""Commands on latents: extraction into the cache, and vectors for other programs, of a file or by a trained probe."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from permafrost import exporting
 from permafrost.cli import options
-from permafrost.cli.console import Console, show_json, show_table
+from permafrost.cli.console import Console, show_facts, show_json, show_table
 from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.spec import SpecError
 from permafrost.data.text import text_problem
+
+if TYPE_CHECKING:  # this loads numpy
+    from permafrost.scaling.request import ExtractionRequest
 
 latents_app = VerbApp()
 
@@ -46,6 +50,116 @@ ExportFormat = Annotated[
         "[layer, text, width] for each view, and the rows as parquet.",
     ),
 ]
+
+ShardOption = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Run the part of worker I of N, counted from 0; auto takes both from torchrun or SLURM.",
+    ),
+]
+
+ExtractWorkers = Annotated[
+    int,
+    typer.Option("--workers", metavar="N", help="Processes that share the work, here or, with --ray, on a cluster."),
+]
+
+RayOption = Annotated[
+    str,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Share the work among actors of a Ray cluster: HOST:PORT, auto for the one of this machine, or local to "
+        "start Ray here.",
+    ),
+]
+
+EstimateOption = Annotated[
+    bool, typer.Option("--estimate", help="Store nothing: tell texts, tokens, bytes, files and hours.")
+]
+
+RateOption = Annotated[
+    float,
+    typer.Option("--rate", metavar="TOKENS", help="With --estimate: tokens a second of a worker. Default: a pilot."),
+]
+
+
+@latents_app.command("extract")
+def extract_command(
+    recipe: options.RecipeName,
+    data: options.DataOption = "",
+    columns: options.ColumnsOption = "",
+    target: options.TargetOption = "",
+    backbone: options.ModelOption = "",
+    device: options.DeviceOption = "",
+    set_: options.SetOption = None,
+    max_bytes: options.MaxBytesOption = "",
+    strict: options.StrictOption = False,
+    shard: ShardOption = "",
+    workers: ExtractWorkers = 0,
+    ray: RayOption = "",
+    estimate: EstimateOption = False,
+    rate: RateOption = 0.0,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Run stage one alone: extract latents and cache them.
+
+    Texts whose latents are cached already are skipped. You may stop the command at any time and repeat it. Several
+    processes may share the work: --workers on this machine, --shard on any machines that see the cache, --ray on a
+    cluster.
+    """
+    part = _check_means(shard, workers, ray, estimate, rate)
+    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, device=device)
+    from permafrost.scaling.request import ExtractionRequest
+
+    request = ExtractionRequest(recipe, overrides, **options.corpus_arguments(data, columns, target))
+    if estimate:
+        from permafrost.scaling.estimate import estimate as make_estimates
+
+        made = [each.facts for each in make_estimates(request, workers or (part[1] if part else 1), rate, Console())]
+        if as_json:
+            show_json({"estimates": made})
+        for facts in made if not as_json else ():
+            show_facts(facts)
+        return
+    facts = _extracted(request, part, workers, ray)
+    (show_json if as_json else show_facts)(facts)
+    if ray and facts.get("missing"):
+        raise typer.Exit(3)
+
+
+def _check_means(shard: str, workers: int, ray: str, estimate: bool, rate: float) -> tuple[int, int] | None:
+    """Return the shard of ``--shard``, if it is given; raise :class:`SpecError` if options do not go together."""
+    if shard and (ray or workers):
+        raise SpecError("--shard is the part of one worker: leave out --workers and --ray.")
+    if workers < 0:
+        raise SpecError(f"--workers must be at least 1, got {workers}.")
+    if rate and not estimate:
+        raise SpecError("--rate is for --estimate: add it, or leave out --rate.")
+    if not shard:
+        return None
+    from permafrost.extract.distributed.shards import parse_shard
+
+    return parse_shard(shard)
+
+
+def _extracted(request: "ExtractionRequest", part: tuple[int, int] | None, workers: int, ray: str) -> dict[str, Any]:
+    """Extract by the means that are asked for; return what the command prints."""
+    if ray:
+        from permafrost.scaling.ray_pool import extract_on_ray
+
+        return extract_on_ray(request, ray, workers, Console()).facts
+    if workers > 1:
+        from permafrost.scaling.processes import extract_in_processes
+
+        return extract_in_processes(request, workers, Console()).facts
+    if part:
+        from permafrost.extract.distributed.shards import ShardOfPacks
+
+        shard = ShardOfPacks(part)
+        return request.run(Console(), shard).facts | {"shard": "/".join(map(str, part)), "missing": shard.missing}
+    return request.run(Console()).facts
 
 
 def plan_overrides(

@@ -17,7 +17,6 @@ from permafrost.cli.batch import batch_app
 from permafrost.cli.cache import cache_app
 from permafrost.cli.console import (
     Console,
-    show_facts,
     show_json,
     show_results,
     show_similarity,
@@ -202,37 +201,6 @@ def _show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
     print(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
     print(f"its recipe: {result.recipe}")
     show_training(best, as_json)
-
-
-@app.command("extract")
-def extract_command(
-    recipe: options.RecipeName,
-    data: options.DataOption = "",
-    columns: options.ColumnsOption = "",
-    target: options.TargetOption = "",
-    backbone: options.ModelOption = "",
-    device: options.DeviceOption = "",
-    set_: options.SetOption = None,
-    max_bytes: options.MaxBytesOption = "",
-    strict: options.StrictOption = False,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Run stage one alone: extract latents and cache them.
-
-    Texts whose latents are cached already are skipped. You may stop the command at any time and repeat it.
-    """
-    own = options.corpus_arguments(data, columns, target)
-    overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, device=device)
-    corpora, latents = api.extract(recipe, overrides, Console(), **own)
-    facts = {
-        "stores": [str(plan.store.path) for plan in latents],
-        "seconds": sum(plan.seconds for plan in latents),
-        "texts": sum(corpus.text_count for corpus in corpora),
-        "texts_distinct": sum(corpus.texts_distinct for corpus in corpora),
-        "texts_run": sum(plan.texts_run for plan in latents),
-        "truncated": sum(plan.truncated for plan in latents),
-    }
-    (show_json if as_json else show_facts)(facts)
 
 
 def main() -> NoReturn:

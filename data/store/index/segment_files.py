@@ -22,7 +22,7 @@ from permafrost.data.store.index.segment import (
 BATCH_TEXTS = 1 << 18
 """Approximate number of texts that are sorted in memory for one file."""
 
-RATIO = 4
+RATIO = 1
 """A file stays as it is as long as it is this many times as large as all smaller ones together."""
 
 Columns = tuple[tuple[str, tuple[int, ...]], ...]
