@@ -21,8 +21,8 @@ from permafrost.probes.config.ablation import format_layers
 cache_app = VerbApp(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
 
 
-def _parse_cache(cache: str) -> Path:
-    return local_cache(cache)
+def _parse_cache(cache: str | Path) -> Path:
+    return local_cache(str(cache))  # the default is a path already
 
 
 CacheOption = Annotated[

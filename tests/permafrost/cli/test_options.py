@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from typer.testing import CliRunner
 
 from permafrost import api
 from permafrost.cli import inspect
@@ -88,3 +89,10 @@ def test_the_comparison_of_runs_is_printed_in_a_format(tmp_path, capsys):
 def test_a_format_that_there_is_not_is_refused(words, message, tmp_path):
     with pytest.raises(SpecError, match=re.escape(message)):
         app(["report", str(tmp_path), *words], standalone_mode=False)
+
+
+@pytest.mark.parametrize("words", [["list"], ["show"], ["verify"], ["repair"], ["prune"]])
+def test_the_cache_is_that_of_the_working_folder_unless_an_option_says_otherwise(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for option in ([], ["--cache", "elsewhere"]):
+        assert CliRunner().invoke(app, ["cache", *words, *option]).exit_code == 0
