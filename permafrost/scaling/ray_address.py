@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ WAYS_OUT = (
     "RAY_AUTH_MODE and your token in the environment."
 )
 
-CURRENT = Path("/tmp/ray/ray_current_cluster")  # noqa: S108  (Ray's own)
+CURRENT = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")
 """File in which Ray keeps the address of the cluster that was started on this machine, even after it was killed."""
 
 LOCAL, AUTO = "local", "auto"

@@ -8,9 +8,22 @@ import numpy as np
 
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.block import Block
+from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
 
 Columns = dict[str, tuple[int, ...]]
+
+IDENTITY = Identity(
+    weights="w",
+    tokenizer="t",
+    template="{text}",
+    rewording="[]",
+    max_tokens=256,
+    compute_dtype="float32",
+    stored_dtype="float32",
+    final_norm=False,
+)
+"""Of a store of made-up latents."""
 
 
 def block_of(keys: Any, columns: Columns, width: int = 4, dtype: str = "float32", seed: int = 0) -> Block:

@@ -60,7 +60,6 @@ class IndexedShard(NamedTuple):
 
     name: str
     bytes: int
-    texts: int
     keys_offset: int
     """Offset of the keys in the file."""
 
@@ -85,6 +84,8 @@ class Segment:
             self._fences: Keys = np.frombuffer(arrays, "S16", pages)
             self._checksums = np.frombuffer(arrays, "<u8", pages, offset=pages * 16).tolist()
             described = json.loads(about)
+            if described["format"] != INDEX_FORMAT:
+                raise SegmentError(path, "another version wrote it")
             self.columns = {str(view): tuple(map(int, layers)) for view, layers in described["columns"].items()}
             self.shards = tuple(_indexed_shard(*shard) for shard in described["shards"])
         except (FileNotFoundError, SegmentError):
@@ -151,10 +152,10 @@ class Segment:
         return np.frombuffer(content, ENTRY)
 
 
-def _indexed_shard(name: str, size: int, texts: int, keys_offset: int) -> IndexedShard:
+def _indexed_shard(name: str, size: int, keys_offset: int) -> IndexedShard:
     if not _SHARD_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a shard")
-    return IndexedShard(name, int(size), int(texts), int(keys_offset))
+    return IndexedShard(name, int(size), int(keys_offset))
 
 
 def write_segment(

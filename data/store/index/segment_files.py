@@ -93,7 +93,7 @@ class SegmentFiles:
         for name in sorted(names):
             shard = open_shard(name)
             keys = shard.keys
-            about = IndexedShard(name, shard.bytes, len(keys), shard.keys_offset)
+            about = IndexedShard(name, shard.bytes, shard.keys_offset)
             batch.setdefault(tuple(sorted(shard.columns.items())), []).append((about, keys))
             texts += len(keys)
             if texts >= BATCH_TEXTS:
@@ -111,12 +111,16 @@ class SegmentFiles:
         self, columns: dict[str, tuple[int, ...]], shards: Sequence[IndexedShard], chunks: Iterable[Entries]
     ) -> Path:
         path = write_segment(self._folder.path, columns, shards, chunks)
-        self._folder.commit(path.name)
+        try:
+            self._folder.commit(path.name)
+        except Exception as error:  # each storage has its own; one that may only be read is read all the same
+            path.unlink(missing_ok=True)
+            raise OSError(str(error)) from error
         self._useless.discard(path.name)  # it may have been damaged before
         return path
 
     def _merge_small(self) -> None:
-        """Merge files of the same columns, so that there are few: each is several times as large as the next ones."""
+        """Merge files of the same columns, so that there are few: each is as large as all smaller ones together."""
         names = self._folder.names()
         by_columns: dict[Columns, list[Segment]] = {}
         chosen = self.cover(names, [name for name in names if name.endswith(INDEX_SUFFIX)])

@@ -10,21 +10,10 @@ import pytest
 from permafrost.data.errors import MachineError
 from permafrost.data.remote.mirror import files_below, local_cache
 from permafrost.data.spec import SpecError
-from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
-from tests.support.blocks import block_of
+from tests.support.blocks import IDENTITY, block_of
 
-IDENTITY = Identity(
-    weights="w",
-    tokenizer="t",
-    template="{text}",
-    rewording="[]",
-    max_tokens=256,
-    compute_dtype="float32",
-    stored_dtype="float32",
-    final_norm=False,
-)
 TEXTS = [f"text {number}" for number in range(50)]
 URL = "memory://bucket/latents/"
 
@@ -131,9 +120,23 @@ def test_what_the_storage_says_is_one_line(monkeypatch):
         store_at("nonsense://bucket/x").count_texts()
 
 
+def test_a_storage_that_may_only_be_read_is_read_without_an_index(monkeypatch, tmp_path):
+    import fsspec
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("Access Denied")
+
+    storage = fsspec.filesystem("memory")
+    expected = written().read(TEXTS, "mean", [0])
+    for name in objects(store_at(), ".index"):
+        storage.rm_file(name)
+    monkeypatch.setattr(type(storage), "pipe_file", refuse)
+    np.testing.assert_array_equal(elsewhere(monkeypatch, tmp_path).read(TEXTS, "mean", [0]), expected)
+
+
 def test_a_folder_is_a_cache_of_this_machine():
     assert local_cache("cache") == Path("cache")
-    assert local_cache("/tmp/a b") == Path("/tmp/a b")
+    assert local_cache("/a folder/b") == Path("/a folder/b")
     assert os.environ["XDG_CACHE_HOME"] in str(local_cache("s3://bucket/prefix"))
     assert local_cache("s3://bucket/prefix") == local_cache("s3://bucket/prefix/")
     assert local_cache("s3://bucket/prefix") != local_cache("s3://bucket/prefix2")

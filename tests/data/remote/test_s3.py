@@ -12,9 +12,8 @@ from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
-from tests.data.remote.test_mirror import IDENTITY
-from tests.support.blocks import block_of
-from tests.support.s3 import ENVIRONMENT, s3_server
+from tests.support.blocks import IDENTITY, block_of
+from tests.support.servers.s3 import ENVIRONMENT, s3_server
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 from permafrost.data.errors import InputError, MachineError
 from permafrost.probes.search.storage import open_study
 from tests.probes.search.test_session import assert_nothing_lost, rows
-from tests.support.postgresql import running
+from tests.support.servers.postgresql import running
 from tests.support.studies import search
 from tests.support.toys import hill, searching
 

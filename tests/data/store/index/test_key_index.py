@@ -13,24 +13,13 @@ from hypothesis import strategies as st
 from permafrost.data.errors import MachineError
 from permafrost.data.latents.maintenance import remove_stores
 from permafrost.data.store import store as store_module
-from permafrost.data.store.identity import Identity
 from permafrost.data.store.index import key_index, merge, segment, segment_files
 from permafrost.data.store.index.segment import INDEX_SUFFIX, IndexedShard, Segment, SegmentError, write_segment
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
-from tests.support.blocks import block_of
+from tests.support.blocks import IDENTITY, block_of
 
-IDENTITY = Identity(
-    weights="w",
-    tokenizer="t",
-    template="{text}",
-    rewording="[]",
-    max_tokens=256,
-    compute_dtype="float32",
-    stored_dtype="float32",
-    final_norm=False,
-)
 TEXTS = [f"text {number}" for number in range(60)]
 COLUMN_SETS = [{"mean": (0, 1)}, {"mean": (1, 2), "last": (0,)}]
 COLUMNS = [("mean", 0), ("mean", 1), ("mean", 2), ("last", 0), ("max", 0)]
@@ -235,7 +224,7 @@ def test_entries_are_found_by_key_wherever_pages_end(tmp_path):
     keys = text_keys([f"key {number}" for number in range(50)])
     for count in (0, 1, 3, 4, 5, 50):
         entries = merge.sort_entries(merge.entries_of([keys[:count]]))
-        path = write_segment(tmp_path, {"mean": (0,)}, [IndexedShard("0" * 32 + ".h5", 1, count, 0)], [entries])
+        path = write_segment(tmp_path, {"mean": (0,)}, [IndexedShard("0" * 32 + ".h5", 1, 0)], [entries])
         asked = keys[rng.sample(range(50), 30)]
         asked = asked[merge.key_order(asked)]
         shards, rows = Segment(path).find(asked)
