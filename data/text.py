@@ -1,5 +1,6 @@
 """Texts: one input of a backbone, either a string or two segments that it reads together."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,24 @@ Text = str | Segments
 
 NOT_UTF_8 = "is not UTF-8"
 
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal, change the direction or the line of what follows, or cannot be encoded."""
+
+
+def escape_control(text: str, kept: str = "") -> str:
+    r"""Return a text as it is safe to print: control and bidirectional characters as in JSON, ``\\u001b``.
+
+    Args:
+        kept: characters that are left as they are, such as ends of lines.
+    """
+    if text.isprintable():
+        return text
+    return CONTROL.sub(lambda found: found[0] if found[0] in kept else _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character) or f"\\u{ord(character):04x}"
+
 
 def text_problem(text: str) -> str:
     """Return why a string cannot be a text, as the end of a sentence that names it; empty if it can."""
@@ -55,6 +74,20 @@ def text_problem(text: str) -> str:
         undecoded = all("\udc80" <= half <= "\udcff" for half in halves)  # what surrogateescape makes of other bytes
         return NOT_UTF_8 if undecoded else "holds half a character (a lone surrogate)"
     return ""
+
+
+FORMULA = re.compile(r"'*([=@\t\r]|[+-](?!\d*\.?\d+([eE][-+]?\d+)?\Z))", re.ASCII)
+"""Begin of a cell that a spreadsheet would run, or that :func:`quote_formula` has made of one; numbers are none."""
+
+
+def quote_formula(cell: str) -> str:
+    """Return the text of a csv cell such that no spreadsheet runs it: with a quote mark before a formula."""
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+def unquote_formula(cell: str) -> str:
+    """Return the text that :func:`quote_formula` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def list_of_texts(given: Any) -> list[str]:

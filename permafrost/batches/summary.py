@@ -9,6 +9,7 @@ from typing import Any
 from permafrost.batches.outcome import Outcome
 from permafrost.batches.plan import BatchItem
 from permafrost.data.atomic import write_atomically
+from permafrost.data.text import quote_formula
 from permafrost.probes.results.read_result import read_metrics
 from permafrost.probes.results.run_folder import ReportError, RunFolder
 
@@ -60,7 +61,8 @@ def write_summary(
     text = io.StringIO()
     writer = csv.DictWriter(text, ["run", *varied, "status", *MEASURED, "error"], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({key: quote_formula(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SUMMARY, text.getvalue().encode())
     write_atomically(folder / PAGE, _page(folder, name, varied, rows, outcomes))

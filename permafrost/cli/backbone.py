@@ -9,7 +9,7 @@ import typer
 
 from permafrost import api, inspection
 from permafrost.cli import options
-from permafrost.cli.console import Console, show_facts, show_json, show_similarity, show_table
+from permafrost.cli.console import Console, say, show_facts, show_json, show_similarity, show_table
 from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.extract.backbones.registry import known_backbones
@@ -89,7 +89,7 @@ def pretrain_command(
         show_json({"run": result.path and str(result.path)} | result.facts)
         return
     show_facts(result.facts)
-    print(f"run: {result.path}" if result.path else "it was there already")
+    say(f"run: {result.path}" if result.path else "it was there already")
 
 
 @backbone_app.command("similarity")

@@ -1,6 +1,5 @@
 """The command batch: many runs, from a batch file or from recipes."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 
 from permafrost.batches.spec import toml_or_text
 from permafrost.cli import options
-from permafrost.cli.console import Console, show_json, show_table
+from permafrost.cli.console import Console, say, show_json, show_table
 from permafrost.cli.verb import VerbApp
 from permafrost.data.spec import SpecError
 
@@ -72,10 +71,10 @@ def batch_command(
         show_json(about | {"runs": done, "summary": result.rows})
     else:
         show_table(*table_of(result.varied, result.rows))
-        print(f"runs: {len(result.outcomes):,}, failed {len(result.failed):,}; texts run {result.texts_run:,}")
-        print(f"batch: {result.path}")
+        say(f"runs: {len(result.outcomes):,}, failed {len(result.failed):,}; texts run {result.texts_run:,}")
+        say(f"batch: {result.path}")
     for run, error in result.failed.items():
-        print(f"{run}: {error}", file=sys.stderr)
+        say(f"{run}: {error}", error=True)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from permafrost.cli.console import Console, cell, show_json, show_table
+from permafrost.cli.console import Console, cell, say, show_json, show_table
 from permafrost.cli.options import JsonOption
 from permafrost.cli.verb import VerbApp
 from permafrost.data.errors import MachineError
@@ -87,7 +87,7 @@ def cache_show(stores: StoreNames = None, cache: CacheOption = Path("cache"), as
             if stores:
                 raise
             Console().note(f"left out: {error}")
-    print(json.dumps({"stores": details}, indent=None if as_json else 2))
+    say(json.dumps({"stores": details}, indent=None if as_json else 2), several_lines=True)
 
 
 @cache_app.command("verify")
@@ -102,12 +102,12 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
     damaged = [finding for finding in findings if not finding.other_version]
     if as_json:
         entries = [{"path": str(finding.path), "problems": finding.problems} for finding in damaged]
-        print(json.dumps({"shards": len(shards), "damaged": entries}))
+        say(json.dumps({"shards": len(shards), "damaged": entries}))
     else:
         for finding in findings:
-            print(f"{finding.path}: {'; '.join(finding.problems)}")
+            say(f"{finding.path}: {'; '.join(finding.problems)}")
         others = len(findings) - len(damaged)
-        print(f"{len(shards)} shards, {len(damaged)} damaged" + (f", {others} of another version" if others else ""))
+        say(f"{len(shards)} shards, {len(damaged)} damaged" + (f", {others} of another version" if others else ""))
     if damaged:
         raise MachineError(
             f"{len(damaged)} damaged shards; 'cache repair' sets them aside, 'extract' runs their texts again."
@@ -124,8 +124,8 @@ def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
         show_json({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers))})
         return
     for path in aside:
-        print(f"set aside: {path}")
-    print(f"{len(aside)} damaged shards set aside, {len(leftovers)} leftovers removed")
+        say(f"set aside: {path}")
+    say(f"{len(aside)} damaged shards set aside, {len(leftovers)} leftovers removed")
 
 
 @cache_app.command("prune")
@@ -155,7 +155,7 @@ def cache_prune(
     if as_json:
         show_json({"removed": list(map(str, removed)), "bytes": size})
     else:
-        print(f"{len(removed)} files removed, {size / 1e6:,.1f} MB")
+        say(f"{len(removed)} files removed, {size / 1e6:,.1f} MB")
 
 
 def _columns_text(columns: dict[str, list[int]]) -> str:

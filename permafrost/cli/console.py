@@ -11,6 +11,7 @@ from rich.table import Table
 
 from permafrost.cli.verb import OUTPUT
 from permafrost.data.corpora.records import HELD_OUT
+from permafrost.data.text import escape_control
 from permafrost.display.terminal import TerminalProgress
 from permafrost.probes.results.grid import Grid, plain_text
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult
@@ -36,8 +37,14 @@ class Console(TerminalProgress):
             self._log.write(name, **facts)
 
 
+def say(text: object, several_lines: bool = False, error: bool = False) -> None:
+    """Print a line, or several that are meant as such, on stdout or else stderr; control characters are escaped."""
+    (sys.stderr if error else sys.stdout).write(escape_control(str(text), "\n" if several_lines else "") + "\n")
+
+
 def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]], strong: int | None = None) -> None:
     """Print a plain table on stdout, as wide as the terminal; the line number ``strong`` is bold."""
+    heads, *lines = (list(map(escape_control, line)) for line in (heads, *lines))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, head in enumerate(heads):
         longest = max([len(head), *(len(line[index]) for line in lines)])
@@ -50,7 +57,7 @@ def show_table(heads: Sequence[str], lines: Sequence[Sequence[str]], strong: int
 def show_grid(grid: Grid) -> None:
     """Print a table of results on stdout, its caption below it."""
     show_table(grid.heads, [[plain_text(cell) for cell in line] for line in grid.rows], grid.strong)
-    print(grid.caption)
+    say(grid.caption)
 
 
 def show_results(run: Path) -> None:
@@ -69,11 +76,11 @@ def show_training(result: RunResult, as_json: bool) -> None:
     show_results(result.path)
     if result.selected:
         held_out = any(row["split"] == HELD_OUT for row in result.metrics)
-        print(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
-    print(
+        say(f"chosen on {HELD_OUT if held_out else 'validation'}: {result.selected}")
+    say(
         f"texts: {result.texts:,}, distinct {result.texts_distinct:,}, run {result.texts_run:,}; {result.seconds:.1f} s"
     )
-    print(f"run: {result.path}")
+    say(f"run: {result.path}")
 
 
 def show_similarity(result: SimilarityResult, as_json: bool) -> None:
@@ -82,8 +89,8 @@ def show_similarity(result: SimilarityResult, as_json: bool) -> None:
         show_json({"cosines": result.cosines.to_dict("records"), "run": str(result.path)})
         return
     show_results(result.path)
-    print(f"texts: {len(result.texts):,}, run {result.texts_run:,}; {result.seconds:.1f} s")
-    print(f"run: {result.path}")
+    say(f"texts: {len(result.texts):,}, run {result.texts_run:,}; {result.seconds:.1f} s")
+    say(f"run: {result.path}")
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
@@ -93,7 +100,7 @@ def show_facts(facts: Mapping[str, Any]) -> None:
 
 def show_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on one line of stdout."""
-    print(json.dumps(value, ensure_ascii=False))
+    say(json.dumps(value, ensure_ascii=False))
 
 
 def cell(value: Any) -> str:

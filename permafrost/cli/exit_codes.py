@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from permafrost.data.errors import PermafrostError, Terminated, terminate
+from permafrost.data.text import escape_control
 
 
 def run_to_exit(command: Callable[[], Any]) -> NoReturn:
@@ -67,7 +68,7 @@ def run_guarded(command: Callable[[], Any]) -> int:
             context: Any = getattr(error, "ctx", None)
             named = {option.name for option in context.command.params} if context else set()
             if "extra argument" in str(error) and "data" in named:
-                print("Data of your own are given by --data FILE.", file=sys.stderr)
+                sys.stderr.write("Data of your own are given by --data FILE.\n")
             return int(error.exit_code)
         code, message = describe_end(error)
         if code == 1 and not isinstance(error, PermafrostError | typer.Exit):
@@ -79,5 +80,5 @@ def run_guarded(command: Callable[[], Any]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+    sys.stderr.write(escape_control(" ".join(message.split())) + "\n")
     return code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from permafrost import inspection
 from permafrost.cli import options
-from permafrost.cli.console import cell, show_facts, show_grid, show_json, show_table
+from permafrost.cli.console import cell, say, show_facts, show_grid, show_json, show_table
 from permafrost.cli.verb import VerbApp
 from permafrost.data.plugin_registry import installed_parts
 from permafrost.data.spec import SpecError, manual, nearest, plain, read_toml
@@ -56,7 +56,7 @@ def plugins_command(as_json: options.JsonOption = False) -> None:
     elif lines:
         show_table(heads, lines)
     else:
-        print("No installed package has parts for permafrost; docs/guide/plug-ins.md shows how to write one.")
+        say("No installed package has parts for permafrost; docs/guide/plug-ins.md shows how to write one.")
 
 
 @inspect_app.command("config")
@@ -77,8 +77,8 @@ def config_command(
         show_json({"settings": settings})
         return
     for entry in settings:
-        print(f"{entry['key']} = {json.dumps(entry['value'], ensure_ascii=False)}    ({entry['type']})")
-        print(textwrap.indent(textwrap.fill(entry["meaning"], 96), "    "))
+        say(f"{entry['key']} = {json.dumps(entry['value'], ensure_ascii=False)}    ({entry['type']})")
+        say(textwrap.indent(textwrap.fill(entry["meaning"], 96), "    "), several_lines=True)
 
 
 @inspect_app.command("look")
@@ -115,17 +115,17 @@ def _length_facts(lengths: "NDArray[np.int64]") -> dict[str, int]:
 
 def show_look(summary: "CorpusSummary", facts: Mapping[str, Any]) -> None:
     """Print what a corpus holds: its columns, its first rows, counts and notes."""
-    print(summary.description)
+    say(summary.description, several_lines=True)
     tables = [summary.columns, summary.rows] if summary.columns else [summary.rows]
     for table in filter(None, tables):
-        print()
+        say("")
         show_table(list(table[0]), [[cell(value)[:MOST_CHARACTERS] for value in row.values()] for row in table])
-    print()
+    say("")
     show_facts({key: value for key, value in facts.items() if value and key in LOOK_FACTS})
     for note in summary.notes:
-        print(note)
+        say(note, several_lines=True)
     if summary.problem:
-        print(f"a run would stop: {summary.problem}")
+        say(f"a run would stop: {summary.problem}")
 
 
 @inspect_app.command("report")
@@ -155,13 +155,13 @@ def report_command(
         grids = result_grids(run_folders[0])
         if not grids:
             raise ReportError(f"{run_folders[0]} has no tables of results to print.")
-        print("\n".join(FORMATS[table_format](grid) for grid in grids), end="")
+        say("\n".join(FORMATS[table_format](grid) for grid in grids).removesuffix("\n"), several_lines=True)
         return
     page = write_report(run_folders[0])
     if as_json:
         show_json({"report": str(page)})
     else:
-        print(page)
+        say(page)
 
 
 def _compare(run_folders: list[Path], out: Path, table_format: str, as_json: bool) -> None:
@@ -171,7 +171,7 @@ def _compare(run_folders: list[Path], out: Path, table_format: str, as_json: boo
     compared, settings = compare.comparison(run_folders), compare.settings_grid(run_folders)
     grids = [compare.comparison_grid(compared), *([settings] if settings else [])]
     if table_format:
-        print("\n".join(FORMATS[table_format](grid) for grid in grids), end="")
+        say("\n".join(FORMATS[table_format](grid) for grid in grids).removesuffix("\n"), several_lines=True)
         return
     page = compare.write_comparison(compared, out, settings)
     if as_json:
@@ -180,4 +180,4 @@ def _compare(run_folders: list[Path], out: Path, table_format: str, as_json: boo
         return
     for grid in grids:
         show_grid(grid)
-    print(page)
+    say(page)

@@ -7,7 +7,7 @@ import typer
 
 from permafrost import exporting
 from permafrost.cli import options
-from permafrost.cli.console import Console, show_facts, show_json, show_table
+from permafrost.cli.console import Console, say, show_facts, show_json, show_table
 from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.spec import SpecError
@@ -207,7 +207,7 @@ def latents_command(
         show_json(vars(result) | {"folder": str(result.folder), "files": list(result.files)})
         return
     there = "it was there already: " if result.existed else ""
-    print(f"{there}{result.rows:,} rows, {result.bytes / 1e6:,.1f} MB in {len(result.files)} files, to {result.folder}")
+    say(f"{there}{result.rows:,} rows, {result.bytes / 1e6:,.1f} MB in {len(result.files)} files, to {result.folder}")
 
 
 EmbedName = Annotated[
@@ -278,4 +278,4 @@ def embed_command(
         show_table(["score", "line", "text"], [[f"{near.score:.4f}", f"{near.number:,}", near.text] for near in found])
     if out:
         there = "it was there already: " if embedded.existed else ""
-        print(f"{there}{texts_count:,} vectors of width {width:,}, {out}")
+        say(f"{there}{texts_count:,} vectors of width {width:,}, {out}")

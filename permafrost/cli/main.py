@@ -17,6 +17,7 @@ from permafrost.cli.batch import batch_app
 from permafrost.cli.cache import cache_app
 from permafrost.cli.console import (
     Console,
+    say,
     show_json,
     show_results,
     show_similarity,
@@ -198,8 +199,8 @@ def _show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
         show_json({"study": result.study, "trials": result.trials, "best": chosen} | paths)
         return
     show_results(result.folder)
-    print(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
-    print(f"its recipe: {result.recipe}")
+    say(f"{result.trials:,} trials, {result.refused:,} refused; best {result.value:.4f}, number {result.number}")
+    say(f"its recipe: {result.recipe}")
     show_training(best, as_json)
 
 

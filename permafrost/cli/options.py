@@ -173,6 +173,10 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the predictions to this .csv or .jsonl file.")
 ]
 
+RawOption = Annotated[
+    bool, typer.Option("--raw", help="Write cells of a .csv file as they are, also those that a spreadsheet would run.")
+]
+
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, e.g. runs/sts-1.")]
 
 PageOption = Annotated[Path, typer.Option(metavar="FILE", help="Where the page that compares several runs is written.")]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from permafrost import api
 from permafrost.cli import options
-from permafrost.cli.console import Console, cell, show_json, show_table, show_training
+from permafrost.cli.console import Console, cell, say, show_json, show_table, show_training
 from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.run_folder import RunError, RunFolder
@@ -22,6 +22,7 @@ def predict_command(
     backbone: options.PlaceOption = "",
     device: options.DeviceOption = "",
     out: options.OutOption = None,
+    raw: options.RawOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Predict on new texts with a finished run.
@@ -36,7 +37,8 @@ def predict_command(
 
     The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
     prediction. Classes have the columns label and probability_LABEL; entities have a line each, with the number of
-    their item, and an item without entities has an empty line; several tasks have columns TASK_label and so on.
+    their item, and an item without entities has an empty line; several tasks have columns TASK_label and so on. A cell
+    of a .csv file that a spreadsheet would run has a quote mark before it, unless --raw is given.
     """
     if bool(texts) == bool(file):
         raise CorpusError("give either texts or --file FILE to predict on.")
@@ -59,11 +61,11 @@ def predict_command(
     }
     items, answers = output.merge_tasks(requested, by_task)
     if out:
-        output.write_predictions(out, items, answers)
+        output.write_predictions(out, items, answers, raw)
     if as_json:
         show_json({"predictions": output.predictions_in_json(items, answers)})
     elif out:
-        print(f"predictions: {len(answers):,}, to {out}")
+        say(f"predictions: {len(answers):,}, to {out}")
     else:
         lines = output.screen_rows(items, answers)
         show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])

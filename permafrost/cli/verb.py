@@ -20,6 +20,7 @@ import typer
 
 from permafrost.cli.exit_codes import describe_end
 from permafrost.data.errors import InputError
+from permafrost.data.text import escape_control
 
 
 class EventLog:
@@ -39,7 +40,7 @@ class EventLog:
     def write(self, event: str, **facts: Any) -> None:
         """Append an event."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event} | facts
-        self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        self._file.write(escape_control(json.dumps(line, ensure_ascii=False, default=str)) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from permafrost.data.text import escape_control
+
 
 def make_bar(console: Console, label: str, total: int | None, **options: Any) -> tuple[Progress, Callable[[int], None]]:
     """Return a bar over ``total`` steps (None: a count of them), and a function that advances it by a number of steps.
@@ -30,7 +32,7 @@ def make_bar(console: Console, label: str, total: int | None, **options: Any) ->
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=console, **options)
-    task = bar.add_task(label, total=total, rate="")
+    task = bar.add_task(escape_control(label), total=total, rate="")
 
     def advance(steps: int) -> None:
         bar.advance(task, steps)

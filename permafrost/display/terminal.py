@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from permafrost.data.text import escape_control
 from permafrost.display.bars import make_bar
 
 
@@ -19,7 +20,7 @@ class TerminalProgress:
     def note(self, message: str) -> None:
         """Print a line."""
         if not self._quiet:
-            self._console.print(message, style="dim", markup=False)
+            self._console.print(escape_control(message, "\n"), style="dim", markup=False)
 
     @contextmanager
     def bar(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:

@@ -14,6 +14,7 @@ from typing import Any
 from permafrost.data.atomic import write_atomically
 from permafrost.data.corpora.label_sets import format_labels
 from permafrost.data.errors import InputError
+from permafrost.data.text import quote_formula
 from permafrost.probes.prediction.requests import PredictionRequest
 from permafrost.probes.tasks.base import QUESTION
 
@@ -63,10 +64,17 @@ def _merge_requests(requests: Sequence[PredictionRequest]) -> PredictionRequest:
     return PredictionRequest(texts=tuple(texts.values()), names=tuple(texts), location=first.location, columns=columns)
 
 
-def write_predictions(out: Path, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> None:
-    """Write predictions to a CSV file with flat columns, or a JSON-lines file with one object per item, atomically."""
-    content = _jsonl if out.suffix.lower() == ".jsonl" else _csv
-    write_atomically(out, content(requests, predictions).encode("utf-8"))
+def write_predictions(
+    out: Path, requests: Sequence[PredictionRequest], predictions: Sequence[Prediction], raw: bool = False
+) -> None:
+    """Write predictions to a CSV file with flat columns, or a JSON-lines file with one object per item, atomically.
+
+    Args:
+        raw: write texts to CSV as they are; else a quote mark is put before those that a spreadsheet would run.
+    """
+    is_jsonl = out.suffix.lower() == ".jsonl"
+    content = _jsonl(requests, predictions) if is_jsonl else _csv(requests, predictions, raw)
+    write_atomically(out, content.encode("utf-8"))
 
 
 def _jsonl(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> str:
@@ -75,7 +83,7 @@ def _jsonl(requests: Sequence[PredictionRequest], predictions: Sequence[Predicti
     return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in objects)
 
 
-def _csv(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction]) -> str:
+def _csv(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction], raw: bool) -> str:
     """Return one line per item; with entities, one per entity or an empty one, each with the number of the item."""
     rows: list[tuple[TableRow, TableRow]] = []
     for number, (request, prediction) in enumerate(zip(requests, predictions, strict=True), 1):
@@ -85,9 +93,10 @@ def _csv(requests: Sequence[PredictionRequest], predictions: Sequence[Prediction
         rows += [(_input_columns(request, row), row) for row in outputs]
     columns = dict.fromkeys(column for half in zip(*rows, strict=True) for cells in half for column in cells)
     file = io.StringIO(newline="")
-    writer = csv.DictWriter(file, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(inputs | outputs for inputs, outputs in rows)
+    writer = csv.writer(file, lineterminator="\n")
+    lines = ([(inputs | outputs).get(column, "") for column in columns] for inputs, outputs in rows)
+    for line in itertools.chain([list(columns)], lines):
+        writer.writerow([quote_formula(cell) if isinstance(cell, str) and not raw else cell for cell in line])
     return file.getvalue()
 
 

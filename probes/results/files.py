@@ -7,6 +7,7 @@ raises a :class:`ReportError` that names it.
 import io
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from permafrost.data.errors import first_line
+from permafrost.data.text import unquote_formula
 from permafrost.probes.config.names import RECIPE
 from permafrost.probes.results.run_folder import ReportError, RunFolder
 
@@ -102,9 +104,19 @@ def read_table(run: RunFolder, name: str, schema: Schema, most_rows: int | None 
                     io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False, encoding="utf-8",
                     lineterminator="\n", nrows=most_rows,
                 )  # fmt: skip
+                frame = with_texts(frame, unquote_formula)
     except (ValueError, Warning) as error:
         raise ReportError(f"{path} is no table that can be read ({first_line(error)}).") from error
     return with_schema(path, frame, schema)
+
+
+def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Return a table with all of its texts changed."""
+    changed = {
+        name: [change(value) if isinstance(value, str) else value for value in table[name]]
+        for name in table.select_dtypes(exclude="number")
+    }
+    return table.assign(**changed) if changed else table
 
 
 def with_schema(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:

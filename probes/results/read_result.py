@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from permafrost.data.spec import parse, read_toml
+from permafrost.data.text import unquote_formula
 from permafrost.probes.config.names import BEST, RECIPE
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
@@ -71,7 +72,7 @@ def read_metrics(folder: RunFolder) -> list[dict[str, Any]]:
 
 def _parse(text: str, kind: Any) -> Any:
     if kind is str:
-        return text
+        return unquote_formula(text)
     if not text:
         return float("nan") if kind is float else None
     return float(text) if kind in (float, float | None) else int(text)

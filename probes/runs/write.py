@@ -25,11 +25,13 @@ from permafrost.data.digests import digests_of_files
 from permafrost.data.machine import pick_device
 from permafrost.data.spec import flatten_settings, plain, to_toml
 from permafrost.data.store.store import PlanLatents
+from permafrost.data.text import quote_formula
 from permafrost.probes.config.names import PROBE, RECIPE, RECORD
 from permafrost.probes.config.recipe import Recipe, Variant
 from permafrost.probes.inputs.providers import latents_record
 from permafrost.probes.objectives.fitted import FittedProbe
 from permafrost.probes.results.destination import Destination
+from permafrost.probes.results.files import with_texts
 from permafrost.probes.results.own_parts import origins_of
 from permafrost.probes.results.run_folder import FORMAT, TASKS_FOLDER, environment, write_record
 from permafrost.probes.runs.load import BACKBONE_FOLDER, CALIBRATION, PROBE_FILE
@@ -147,7 +149,8 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame], keep_empty: b
     """Write tables as ``<name>.csv``; empty ones only if they are kept."""
     for name, table in tables.items():
         if len(table) or keep_empty:
-            write_atomically(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
+            content = with_texts(table, quote_formula).to_csv(index=False, lineterminator="\n")
+            write_atomically(folder / f"{name}.csv", content.encode())
 
 
 def _write_tasks(folder: Path, tasks: Mapping[str, TaskContents]) -> None:
