@@ -50,14 +50,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(known)}." if known else "There are none."
 
 
-def read_toml(text: str, source: str) -> Tree:
-    """Parse TOML; raise a :class:`SpecError` that names ``source`` on a syntax error."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{source}: not valid TOML: {error}.") from error
-
-
 def override(tree: Tree, assignments: Iterable[str]) -> Tree:
     """Return a copy of ``tree`` with ``a.b=value`` assignments applied in order."""
     tree = copy.deepcopy(tree)

@@ -120,6 +120,8 @@ def _file_content(keys: Keys, texts: Sequence[Text]) -> bytes:
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    if path.exists() and not path.is_file():  # opening a pipe would wait
+        raise ShardError(path, "not a regular file")
     try:
         content = path.read_bytes()
         if xxhash.xxh3_128_hexdigest(content) != path.name.removesuffix(TEXTS_SUFFIX):

@@ -30,6 +30,7 @@ from permafrost.data.store.shard_layout import (
     dataset_name,
     read_about,
     read_peaks,
+    read_provenance,
     read_regions,
 )
 
@@ -47,12 +48,14 @@ class Shard:
             ShardError: the file is truncated, has a changed layout, is not a shard, or is of another version.
         """
         self.path = path
+        if path.exists() and not path.is_file():  # opening a pipe would wait
+            raise ShardError(path, "not a regular file")
         try:
             with h5py.File(path, "r", locking=False) as file:
                 about = read_about(file)
                 self.identity = Identity.from_json(about["identity"])
-                self.provenance: dict[str, Any] = dict(about["provenance"])
                 self.columns = {str(view): tuple(map(int, layers)) for view, layers in about["columns"].items()}
+                self.provenance = read_provenance(about, self.columns)
                 stored_dtype, size = self.identity.stored_dtype, path.stat().st_size
                 self._regions = dict(read_regions(file, self.columns, stored_dtype, size))
                 self.peaks = read_peaks(about, self.columns)

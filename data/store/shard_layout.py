@@ -49,6 +49,12 @@ def _bfloat16_type() -> h5py.h5t.TypeFloatID:
     return float_type
 
 
+MOST_LAYERS = 10_000
+"""Most layers of a backbone, so that a damaged number is told."""
+
+NAMES = ("backbone", "revision", "adapter", "tokenizer", "template", "system", "init", "device", "host")
+"""Keys of the provenance that are texts."""
+
 BFLOAT16 = _bfloat16_type()
 
 STORED_TYPES = {"float16": h5py.h5t.IEEE_F16LE, "bfloat16": BFLOAT16, "float32": h5py.h5t.IEEE_F32LE}
@@ -106,6 +112,27 @@ def read_about(file: h5py.File) -> dict[str, Any]:
     if about["format"] != FORMAT:
         raise OtherVersionError(Path(file.filename), about["format"])
     return dict(about)
+
+
+def read_provenance(about: Mapping[str, Any], columns: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return what is recorded of the extraction that wrote a shard.
+
+    Raises:
+        ValueError: it does not say how many layers the backbone has, or says what cannot be.
+    """
+    provenance = about["provenance"]
+    layers, longest = provenance.get("layers"), provenance.get("longest", 1)
+    if (
+        type(layers) is not int
+        or not max((max(of_view) for of_view in columns.values()), default=0) <= layers <= MOST_LAYERS
+    ):
+        raise ValueError("its provenance does not say how many layers the backbone has")
+    if type(longest) is not int or longest < 1:
+        raise ValueError("its provenance does not say how many tokens the backbone reads")
+    for key in NAMES:
+        if not isinstance(provenance.get(key, ""), str):
+            raise ValueError(f"'{key}' in its provenance is no text")
+    return dict(provenance)
 
 
 def read_peaks(about: Mapping[str, Any], columns: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[float, ...]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.errors import InputError
+from permafrost.data.settings.json import read_json_object
+from permafrost.extract.architecture.small_config import DEPTH_KEYS
 
 REFUSED = (
     "adapter_config",
@@ -59,6 +61,9 @@ LEFT_OUT_WORDS = {
 ``base_model_tp_plan``, ...)."""
 
 
+MOST_BLOCKS = 1_000
+"""Most blocks of a model."""
+
 FLOATS = {text: float(text) for text in ("Infinity", "-Infinity", "NaN")}
 """Numbers that JSON lacks; transformers writes them as ``{"__float__": "Infinity"}``."""
 
@@ -70,12 +75,9 @@ class BackboneError(InputError):
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; raise :class:`BackboneError` if the file does not hold one."""
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BackboneError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(values, dict):
-        raise BackboneError(f"{path} is not a JSON object.")
-    return values
+        return read_json_object(path)
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
 
 
 def model_config(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -89,6 +91,10 @@ def model_config(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """
     described: dict[str, Any] = {}
     for key, value in sorted(config.items()):
+        if key in DEPTH_KEYS and type(value) is int and value > MOST_BLOCKS:
+            raise BackboneError(
+                f"{origin}: its config.json says {value:,} blocks, and at most {MOST_BLOCKS:,} are read."
+            )
         if key in REFUSED and value:
             raise BackboneError(f"{origin}: its config.json sets '{key}', which is not supported: take plain weights.")
         kept = _described(value, origin)

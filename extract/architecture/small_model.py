@@ -19,7 +19,7 @@ from torch import nn
 from permafrost.data.errors import first_line
 from permafrost.data.spec import plain
 from permafrost.extract.architecture.architecture import Architecture
-from permafrost.extract.architecture.configuration import BackboneError, canonical_json
+from permafrost.extract.architecture.configuration import MOST_BLOCKS, BackboneError, canonical_json
 from permafrost.extract.architecture.discover import (
     block_classes,
     blocks_of,
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 PARTS = ("audio_config", "decoder", "encoder", "generator", "text_config", "text_encoder", "vision_config")
 """Keys by which transformers takes a model for one of several parts; left out where the kind has no such part."""
 
-MOST_BLOCKS, MOST_PARAMETERS, WIDE_PARAMETERS = 1_000, 1_000_000_000, 8_000_000
-"""Largest number of blocks of a configuration, of parameters of a block, and of those of a small model whose states are
-as wide as in the large model."""
+MOST_PARAMETERS, WIDE_PARAMETERS = 1_000_000_000, 8_000_000
+"""Largest number of parameters of a block, and of those of a small model whose states are as wide as in the large
+model."""
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,12 @@ from typing import Any
 
 from permafrost.data.digests import digest_of_parts
 from permafrost.data.errors import first_line
+from permafrost.data.settings.bounds import read_file_of_settings
+from permafrost.data.settings.json import read_json_object
 from permafrost.extract.architecture.configuration import BackboneError
+
+MOST_BYTES = 1 << 28
+"""Bytes of the largest file of a tokenizer."""
 
 SUFFIXES = (".json", ".txt", ".model", ".tiktoken", ".spm", ".bpe", ".codes", ".vocab", ".tokenizer")
 
@@ -129,11 +134,11 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     """
     try:
         paths = [path for path in sorted(folder.iterdir()) if is_of_tokenizer(path.name) and path.is_file()]
-        files = {path.name: path.read_bytes() for path in paths}
-        settings = {name: _parse_object(name, files[name]) for name in SETTINGS if name in files}
-        config = _parse_object(CONFIG, (folder / CONFIG).read_bytes()) if (folder / CONFIG).is_file() else None
+        files = {path.name: read_file_of_settings(path, MOST_BYTES) for path in paths}
+        settings = {name: read_json_object(folder / name) for name in SETTINGS if name in files}
+        config = read_json_object(folder / CONFIG) if (folder / CONFIG).is_file() else None
         template = (folder / CHAT_TEMPLATE).read_text("utf-8") if (folder / CHAT_TEMPLATE).is_file() else None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise BackboneError(f"{folder}: no tokenizer can be made of it ({first_line(error)}).") from error
     if not files:
         raise BackboneError(f"{folder} holds no tokenizer; set plan.tokenizer to a folder that does.")
@@ -156,13 +161,6 @@ def is_of_tokenizer(name: str) -> bool:
     if not name.endswith(SUFFIXES) or name.endswith(".index.json"):
         return False
     return name.startswith(BEGINNINGS) or name.endswith((*VOCABULARIES, "_vocab.json"))
-
-
-def _parse_object(name: str, content: bytes) -> dict[str, Any]:
-    values = json.loads(content)
-    if not isinstance(values, dict):
-        raise ValueError(f"{name} is not a JSON object")
-    return values
 
 
 def _without_dropped(values: Mapping[str, Any], left_out: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import tomli_w
 
-from permafrost.data.spec import SpecError, Tree, parse, plain, read_toml
+from permafrost.data.settings.toml import read_toml_file
+from permafrost.data.spec import SpecError, Tree, parse, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def is_batch_file(word: str) -> bool:
     path = Path(word)
     if path.suffix != ".toml" or not path.is_file():
         return False
-    tree = read_toml(path.read_text("utf-8"), word)
+    tree = read_toml_file(path)
     return bool({"recipes", "runs", "grid", "backbones", "set", "data"} & tree.keys())
 
 
@@ -90,7 +91,7 @@ def read_batch(path: Path) -> BatchSpec:
     Raises:
         SpecError: an unknown key, or a value of another type.
     """
-    tree = {"name": path.stem} | read_toml(path.read_text("utf-8"), str(path))
+    tree = {"name": path.stem} | read_toml_file(path)
     return parse(BatchSpec, tree, f"batch {path.name}")
 
 

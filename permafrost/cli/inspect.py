@@ -12,7 +12,8 @@ from permafrost.cli import options
 from permafrost.cli.console import cell, say, show_facts, show_grid, show_json, show_table
 from permafrost.cli.verb import VerbApp
 from permafrost.data.plugin_registry import installed_parts
-from permafrost.data.spec import SpecError, manual, nearest, plain, read_toml
+from permafrost.data.settings.toml import read_toml_file
+from permafrost.data.spec import SpecError, manual, nearest, plain
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.grid import to_latex, to_markdown
@@ -38,7 +39,7 @@ FORMATS = {"markdown": to_markdown, "latex": to_latex}
 @inspect_app.command("recipes")
 def recipes_command(as_json: options.JsonOption = False) -> None:
     """List the recipes that ship, what they do and how long they take."""
-    recipes = {name: read_toml(path.read_text("utf-8"), str(path)) for name, path in shipped_recipes().items()}
+    recipes = {name: read_toml_file(path) for name, path in shipped_recipes().items()}
     if as_json:
         show_json({"recipes": {name: recipe.get("summary", "") for name, recipe in recipes.items()}})
     else:

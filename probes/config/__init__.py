@@ -1,5 +1,5 @@
 """Recipe settings as frozen dataclasses, and loading of recipe files; no torch.
 
-May import: data, data.corpora, data.language, data.plan, data.remote.
+May import: data, data.corpora, data.language, data.plan, data.remote, data.settings.
 Start reading at recipe.py, Recipe.
 """

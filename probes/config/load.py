@@ -10,7 +10,8 @@ from typing import Any
 from permafrost.data.digests import DIGESTS, DamageError, digest_of, parse_with_digests
 from permafrost.data.errors import MachineError
 from permafrost.data.remote.mirror import local_cache
-from permafrost.data.spec import SpecError, Tree, nearest, override, parse, plain, read_toml
+from permafrost.data.settings.toml import read_text, read_toml
+from permafrost.data.spec import SpecError, Tree, nearest, override, parse, plain
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.names import RECORD
 from permafrost.probes.config.recipe import Recipe
@@ -58,11 +59,7 @@ def load_recipe(name: str, overrides: Overrides = (), corpus: CorpusTable | None
     path = Path(name) if name.endswith(".toml") else shipped_recipes().get(name)
     if path is None:
         raise SpecError(f"unknown recipe '{name}'. {nearest(name, shipped_recipes())}")
-    try:
-        text = _read_recipe(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-    tree = read_toml(text, str(path))
+    tree = read_toml(_read_recipe(path), str(path))
     if corpus and not RENAMED.keys() & tree.keys():
         tree["corpus"] = corpus(parse(Recipe, tree, f"recipe {path.name}"))
     tree = override(tree, overrides)
@@ -180,14 +177,20 @@ def _with_backbone(tree: Any, folder: str, key: str = "") -> Any:
 
 
 def _read_recipe(path: Path) -> str:
-    """Read the text of a recipe file; raise a :class:`DamageError` if it is not as the run of its folder wrote it."""
-    content, record = path.read_bytes(), path.with_name(RECORD)
+    """Read the text of a recipe file.
+
+    Raises:
+        SpecError: it cannot be read.
+        DamageError: it is not as the run of its folder wrote it.
+    """
+    text, record = read_text(path), path.with_name(RECORD)
     if record.is_file():
         remedy = f"copy the run again, or {path.name} to a folder of its own to run it as it is"
         recorded = parse_with_digests(record, read_file(record), remedy)  # None if another version wrote the run
-        if recorded and recorded[DIGESTS].get(path.name, digest_of(content)) != digest_of(content):
+        digest = digest_of(text.encode())
+        if recorded and recorded[DIGESTS].get(path.name, digest) != digest:
             raise DamageError(f"{path} is not as the run wrote it: {remedy}.")
-    return content.decode("utf-8")
+    return text
 
 
 def read_file(path: Path) -> bytes:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TypeGuard
 
-from permafrost.data.spec import Raw, SpecError, nearest, plain, read_toml
+from permafrost.data.settings.toml import read_toml
+from permafrost.data.spec import Raw, SpecError, nearest, plain
 
 Scalar = str | int | float | bool
 

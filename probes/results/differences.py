@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from permafrost.data.errors import InputError
-from permafrost.data.spec import Tree, fingerprint, flatten_settings, parse, plain, printable, read_toml
+from permafrost.data.settings.toml import read_toml
+from permafrost.data.spec import Tree, fingerprint, flatten_settings, parse, plain, printable
 from permafrost.probes.config.names import RECIPE
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.results.grid import Grid, cell_text

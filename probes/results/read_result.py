@@ -6,7 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from permafrost.data.spec import parse, read_toml
+from permafrost.data.settings.toml import read_toml
+from permafrost.data.spec import parse
 from permafrost.data.text import unquote_formula
 from permafrost.probes.config.names import BEST, RECIPE
 from permafrost.probes.config.recipe import Recipe

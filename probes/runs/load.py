@@ -20,7 +20,8 @@ from permafrost.data.errors import PermafrostError
 from permafrost.data.plan.plan import TOKENS, VIEWS
 from permafrost.data.plugin_registry import is_known
 from permafrost.data.plugins import Head, Pooling
-from permafrost.data.spec import SpecError, nearest, parse, read_toml
+from permafrost.data.settings.toml import read_toml
+from permafrost.data.spec import SpecError, nearest, parse
 from permafrost.data.store.identity import Identity
 from permafrost.data.text import text_problem
 from permafrost.probes.config.columns import Column

@@ -56,6 +56,8 @@ class Checkpoint:
         try:
             if not self.path.exists():
                 return None
+            if not self.path.is_file():  # opening a pipe would wait
+                raise CheckpointError(f"{self.path} is no regular file; remove it to start over.")
             with safe_open(self.path, "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:

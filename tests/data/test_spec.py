@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.plan.layers import resolve_layers
 from permafrost.data.plan.plan import VIEWS, CapturePlan, ExtractSpec
-from permafrost.data.spec import SpecError, fingerprint, manual, nearest, override, parse, plain, read_toml, to_toml
+from permafrost.data.settings.toml import read_toml
+from permafrost.data.spec import SpecError, fingerprint, manual, nearest, override, parse, plain, to_toml
 from permafrost.data.store.identity import Identity
 from permafrost.probes.config.load import load_recipe, shipped_recipes
 from permafrost.probes.config.recipe import Recipe

@@ -76,7 +76,7 @@ class Segment:
         """
         self.path = path
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait
             weakref.finalize(self, os.close, self._file)
             head, self.entries = self._read_head()
             about, _, arrays = head.partition(b"\n")

@@ -43,7 +43,9 @@ def store(tmp_path: Path) -> LatentStore:
 def add(
     store: LatentStore, texts: Sequence[str], columns: dict[str, tuple[int, ...]] = MEAN, seed: int = 0, width: int = 4
 ) -> Path:
-    return store.append(block_of(text_keys(texts), columns, width, seed=seed), {"backbone": "model", "host": "h"})
+    return store.append(
+        block_of(text_keys(texts), columns, width, seed=seed), {"backbone": "model", "host": "h", "layers": 99}
+    )
 
 
 def damage(path: Path) -> Path:
@@ -257,7 +259,9 @@ def test_details_are_the_summary_with_identity_and_provenance(store):
 
 def test_the_peak_of_a_layer_is_the_largest_magnitude_in_any_shard(store):
     add(store, ["a", "b"], {"mean": (0, 2)})
-    store.append(ragged_block(["c"], {"mean": (2,), "tokens": (1,)}, seed=1), {"backbone": "model", "host": "h"})
+    store.append(
+        ragged_block(["c"], {"mean": (2,), "tokens": (1,)}, seed=1), {"backbone": "model", "host": "h", "layers": 99}
+    )
     peaks = maintenance.store_details(store.path)["peaks"]
     tokens = store.read_tokens(["c"], [1]).states
     expected = {

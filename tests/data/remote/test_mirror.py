@@ -115,7 +115,7 @@ def test_what_the_storage_says_is_one_line(monkeypatch):
     store = store_at()
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", refuse)
     with pytest.raises(MachineError, match=r"cannot be written: permission denied \(Access Denied\).*is safe"):
-        store.append(block_of(text_keys(["a"]), {"mean": (0,)}), {})
+        store.append(block_of(text_keys(["a"]), {"mean": (0,)}), {"layers": 99})
     with pytest.raises(SpecError, match="nonsense://bucket"):
         store_at("nonsense://bucket/x").count_texts()
 

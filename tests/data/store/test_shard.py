@@ -1,6 +1,7 @@
 """One shard: a plain HDF5 file that is whole or absent, and a foreign file that is refused whatever it tries."""
 
 import json
+import os
 import shutil
 import signal
 import struct
@@ -51,7 +52,7 @@ def block(**others: Any) -> Block:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return write_shard(tmp_path, IDENTITY, {"host": "h"}, block())
+    return write_shard(tmp_path, IDENTITY, {"host": "h", "layers": 99}, block())
 
 
 def read_all(path: Path) -> dict[str, Any]:
@@ -71,8 +72,8 @@ def problems(path: Path) -> list[str]:
 @pytest.mark.parametrize("dtype", STORED_BYTES)
 def test_a_shard_gives_back_what_was_written(tmp_path, dtype):
     written, identity = block(dtype=dtype), replace(IDENTITY, stored_dtype=dtype)
-    shard = Shard(write_shard(tmp_path, identity, {"host": "h"}, written))
-    assert (shard.identity, shard.provenance, shard.columns) == (identity, {"host": "h"}, COLUMNS)
+    shard = Shard(write_shard(tmp_path, identity, {"host": "h", "layers": 99}, written))
+    assert (shard.identity, shard.provenance, shard.columns) == (identity, {"host": "h", "layers": 99}, COLUMNS)
     assert (shard.texts, shard.width("mean"), shard.dtype) == (3, 4, written.latents["mean"].dtype)
     np.testing.assert_array_equal(shard.keys, written.keys)
     np.testing.assert_array_equal(shard.lengths, written.lengths)
@@ -100,7 +101,7 @@ def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, 
         columns={"mean": (3,)},
         latents={"mean": values},
     )
-    path = write_shard(tmp_path_factory.mktemp("bits"), replace(IDENTITY, stored_dtype=dtype), {}, written)
+    path = write_shard(tmp_path_factory.mktemp("bits"), replace(IDENTITY, stored_dtype=dtype), {"layers": 99}, written)
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["latents/mean"][:].astype(np.float32), values.astype(np.float32))
     assert decode(Shard(path).layer("mean", 3)).tobytes() == values.tobytes()
@@ -110,12 +111,12 @@ def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, 
 def test_latents_that_are_not_in_the_dtype_of_the_store_are_not_written(tmp_path):
     for dtype, wrong in (("float16", block()), ("bfloat16", block()), ("float32", block(dtype="float16"))):
         with pytest.raises(ValueError, match=f"cannot be stored as {dtype}|rounded to {dtype}"):
-            write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {}, wrong)
+            write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {"layers": 99}, wrong)
 
 
 @pytest.fixture
 def of_bfloat16(tmp_path: Path) -> Path:
-    return write_shard(tmp_path, replace(IDENTITY, stored_dtype="bfloat16"), {}, block(dtype="bfloat16"))
+    return write_shard(tmp_path, replace(IDENTITY, stored_dtype="bfloat16"), {"layers": 99}, block(dtype="bfloat16"))
 
 
 def test_netcdf4_reads_bfloat16_as_numbers(of_bfloat16):
@@ -142,6 +143,29 @@ def test_a_shard_without_peaks_is_one_of_an_earlier_version(path):
         describe(file, json.dumps(about).encode())
     assert Shard(path).peaks == {}
     np.testing.assert_array_equal(Shard(path).layer("mean", 0), block().latents["mean"][0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"layers": None}, {"layers": "9"}, {"layers": True}, {"layers": -1}, {"layers": 10**12}, {"layers": 1},
+     {"longest": 0}, {"longest": "long"}, {"backbone": ["minilm"]}, {"template": 1}],
+    ids=repr,
+)  # fmt: skip
+def test_a_provenance_that_cannot_be_is_a_damaged_shard(path, changes):
+    with h5py.File(path, "r+") as file:
+        about = json.loads(file.attrs["about"])
+        about["provenance"] = {
+            key: value for key, value in (about["provenance"] | changes).items() if value is not None
+        }
+        describe(file, json.dumps(about).encode())
+    with pytest.raises(ShardError, match="provenance"):
+        Shard(path)
+
+
+def test_a_pipe_named_like_a_shard_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / f"{'0' * 32}.h5")
+    with pytest.raises(ShardError, match="not a regular file"):
+        Shard(tmp_path / f"{'0' * 32}.h5")
 
 
 def test_plain_h5py_reads_the_layout_that_the_module_describes(path):
@@ -172,10 +196,10 @@ def test_the_file_version_is_the_oldest_and_the_name_is_the_digest_of_the_bytes(
 
 def test_equal_latents_make_one_equal_file(path):
     before = path.read_bytes()
-    assert write_shard(path.parent, IDENTITY, {"host": "h"}, block()) == path
+    assert write_shard(path.parent, IDENTITY, {"host": "h", "layers": 99}, block()) == path
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-    assert write_shard(path.parent, IDENTITY, {"host": "h"}, block(seed=1)) != path
+    assert write_shard(path.parent, IDENTITY, {"host": "h", "layers": 99}, block(seed=1)) != path
 
 
 def test_a_file_cut_anywhere_is_found(path):
@@ -195,7 +219,7 @@ def test_a_damaged_shard_is_the_machines_fault_and_says_how_to_repair(path):
 @settings(deadline=None)  # every example syncs a file
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_always_found_and_never_read_as_a_latent(tmp_path_factory, position, bit):
-    path = write_shard(tmp_path_factory.mktemp("flip"), IDENTITY, {"host": "h"}, block())
+    path = write_shard(tmp_path_factory.mktemp("flip"), IDENTITY, {"host": "h", "layers": 99}, block())
     before = {name: np.array(values) for name, values in read_all(path).items()}
     raw = bytearray(path.read_bytes())
     raw[int(position * len(raw))] ^= 1 << bit
@@ -212,7 +236,7 @@ def test_a_flipped_bit_is_always_found_and_never_read_as_a_latent(tmp_path_facto
 def test_a_shard_that_holds_a_value_that_is_not_finite_is_found(tmp_path):
     broken = block()
     broken.latents["mean"][1, 0, 0] = np.nan
-    found = Shard(write_shard(tmp_path, IDENTITY, {}, broken)).problems()
+    found = Shard(write_shard(tmp_path, IDENTITY, {"layers": 99}, broken)).problems()
     assert found == ["latents/mean[1] holds values that are not finite"]
 
 
@@ -395,7 +419,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_behind(path):
     done = child(
         path.parent,
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        "try: write_shard(folder, IDENTITY, {}, block(seed=1))\n"
+        "try: write_shard(folder, IDENTITY, dict(layers=99), block(seed=1))\n"
         "except MachineError as error: print(error)",
     )
     assert done.returncode == 0, done.stderr
@@ -407,16 +431,15 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_behind(path):
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="could not be written"):
-        write_shard(tmp_path / "file" / "store", IDENTITY, {}, block())
+        write_shard(tmp_path / "file" / "store", IDENTITY, {"layers": 99}, block())
 
 
 def test_a_writer_killed_before_the_rename_leaves_no_shard(tmp_path):
-    code = (
-        "os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\nwrite_shard(folder, IDENTITY, {}, block())"
-    )
+    kill = "os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\n"
+    code = f"{kill}write_shard(folder, IDENTITY, dict(layers=9), block())"
     assert child(tmp_path, code).returncode == -signal.SIGKILL
     (leftover,) = tmp_path.iterdir()
     assert leftover.name.endswith(".tmp")
     assert leftover.stat().st_size
-    write_shard(tmp_path, IDENTITY, {}, block())
+    write_shard(tmp_path, IDENTITY, {"layers": 99}, block())
     assert len(list(tmp_path.glob("*.h5"))) == 1

@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> LatentStore:
 
 def add(store: LatentStore, texts: Sequence[str], columns: Columns = BOTH, seed: int = 0) -> Block:
     block = ragged_block(texts, columns, "float16", seed)
-    store.append(block, {"backbone": "org/model", "layers": 5})
+    store.append(block, {"backbone": "org/model", "layers": 99})
     return block
 
 
@@ -59,7 +59,7 @@ def tokens_of(block: Block) -> TokenLatents:
 @pytest.mark.parametrize("columns", [BOTH, {"tokens": (2,)}])
 def test_a_shard_gives_back_the_tokens_that_were_written(tmp_path, dtype, columns):
     written = ragged_block(TEXTS, columns, dtype)
-    shard = Shard(write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {}, written))
+    shard = Shard(write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {"layers": 99}, written))
     assert (shard.columns, shard.texts, shard.tokens) == (columns, 4, 11)
     assert (shard.width("tokens"), shard.dtype) == (4, tokens_of(written).states.dtype)
     states = np.stack([decode(shard.layer("tokens", layer)) for layer in columns["tokens"]])
@@ -71,7 +71,7 @@ def test_a_shard_gives_back_the_tokens_that_were_written(tmp_path, dtype, column
 
 def test_plain_h5py_reads_the_layout_that_the_module_describes(tmp_path):
     written = ragged_block(TEXTS, BOTH, "float16")
-    with h5py.File(write_shard(tmp_path, IDENTITY, {}, written)) as file:
+    with h5py.File(write_shard(tmp_path, IDENTITY, {"layers": 99}, written)) as file:
         assert set(file) == {"keys", "lengths", "latents", "tokens"}
         assert set(file["tokens"]) == set(PARTS)
         for name in PARTS:
@@ -144,7 +144,8 @@ def test_shards_that_disagree_on_how_many_tokens_a_text_has_are_refused(store):
     add(store, TEXTS, {"tokens": (1,)})
     block = ragged_block(["x" + text for text in TEXTS], {"tokens": (2,)}, "float16")
     store.append(
-        Block(keys=text_keys(TEXTS), lengths=block.lengths, columns=block.columns, latents={}, tokens=block.tokens), {}
+        Block(keys=text_keys(TEXTS), lengths=block.lengths, columns=block.columns, latents={}, tokens=block.tokens),
+        {"layers": 99},
     )
     with pytest.raises(ShardError, match="more or fewer tokens than in another shard"):
         store.read_tokens(TEXTS, [1, 2])
@@ -242,7 +243,7 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
 
 @pytest.mark.parametrize("trick", HOSTILE)
 def test_a_hostile_file_is_refused_on_opening(tmp_path, trick):
-    path = write_shard(tmp_path, IDENTITY, {}, ragged_block(TEXTS, BOTH, "float16"))
+    path = write_shard(tmp_path, IDENTITY, {"layers": 99}, ragged_block(TEXTS, BOTH, "float16"))
     change, reason = HOSTILE[trick]
     with h5py.File(path, "r+") as file:
         change(file)
@@ -294,7 +295,7 @@ def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, dtype, shard
     made: dict[str, tuple[list[str], Block]] = {}
     for seed, (texts, held, pooled) in enumerate(shards):
         block = ragged_block(texts, {"tokens": held} | ({"mean": (0,)} if pooled else {}), dtype, seed)
-        made[store.append(block, {}).name] = (texts, block)
+        made[store.append(block, {"layers": 99}).name] = (texts, block)
     naive: dict[tuple[str, int], np.ndarray] = {}
     for name in sorted(made, reverse=True):  # the first by name counts, so it comes last
         texts, block = made[name]

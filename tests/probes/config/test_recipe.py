@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from permafrost.data.spec import SpecError, parse, plain, read_toml, to_toml
+from permafrost.data.settings.toml import read_toml
+from permafrost.data.spec import SpecError, parse, plain, to_toml
 from permafrost.probes.config.load import load_recipe, load_training, shipped_recipes
 from permafrost.probes.config.recipe import Recipe
 

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from permafrost.data.spec import SpecError, override, parse, read_toml, to_toml
+from permafrost.data.settings.toml import read_toml
+from permafrost.data.spec import SpecError, override, parse, to_toml
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Interval, StudySpec
 from permafrost.probes.search.trials import best_recipe, check_space, first_difference, study_identity, with_params

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from permafrost import api
-from permafrost.data.spec import read_toml
+from permafrost.data.settings.toml import read_toml
 from permafrost.probes.config.load import load_recipe
 from permafrost.user_data import DataArguments, load_with_data
 from tests.support.bench import COLUMNS, FILES, Bench, pairs
