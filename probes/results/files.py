@@ -113,10 +113,10 @@ def read_table(run: RunFolder, name: str, schema: Schema, most_rows: int | None 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """Return a table with all of its texts changed."""
     changed = {
-        name: [change(value) if isinstance(value, str) else value for value in table[name]]
+        str(name): [change(value) if isinstance(value, str) else value for value in table[name]]
         for name in table.select_dtypes(exclude="number")
     }
-    return table.assign(**changed) if changed else table
+    return table.assign(**changed)
 
 
 def with_schema(path: Path, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
