@@ -6,7 +6,7 @@ This is the half of an extraction that runs a model, with torch; what is missing
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -104,8 +104,11 @@ class ExtractionJob:
                 tokens_per_text = float(tokens.viewed_lengths[members].mean())
                 read_back = ReadBack(check, columns) if check and columns not in self._read_back else None
                 runner.on_forward = read_back.watch if read_back else None
-                with ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer:
-                    for indices, block in runner.blocks(packs, members, tokens, texts, columns):
+                with (
+                    ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer,
+                    closing(runner.blocks(packs, members, tokens, texts, columns)) as blocks,
+                ):
+                    for indices, block in blocks:
                         writer.add(block)
                         advance(len(block.keys), int(run_lengths[indices].sum()))
                 if read_back:

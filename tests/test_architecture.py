@@ -18,11 +18,20 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "data.corpora": {"data", "data.writing"},
+    "data.device": set(),
     "data.language": {"data"},
     "data.store": {"data", "data.code", "data.plan", "data.remote", "data.store.index"},
     "data.readers": {"data", "data.corpora", "data.files", "data.writing"},
     "extract.architecture": {"data"},
-    "extract.backbones": {"data", "data.language", "data.plan", "data.remote", "data.store", "extract.architecture"},
+    "extract.backbones": {
+        "data",
+        "data.device",
+        "data.language",
+        "data.plan",
+        "data.remote",
+        "data.store",
+        "extract.architecture",
+    },
     "extract.tokenization": {
         "data",
         "data.plan",
@@ -34,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "extract.capture": {
         "data",
+        "data.device",
         "data.plan",
         "data.remote",
         "data.store",
@@ -43,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "extract.finetuning": {
         "data",
+        "data.device",
         "data.plan",
         "data.remote",
         "extract.architecture",
@@ -73,12 +84,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.config": {"data", "data.corpora", "data.language", "data.plan", "data.remote"},
     "probes.metrics": {"data.corpora", "data.writing"},
     "probes.results": {"data", "data.code", "data.corpora", "data.writing", "probes.config", "probes.metrics"},
-    "probes.models": {"data", "probes.config"},
+    "probes.models": {"data", "data.device", "probes.config"},
     "probes.balancing": {"data", "probes.config"},
     "probes.search": {"data", "probes.config", "probes.results"},
     "probes.inputs": {
         "data",
         "data.corpora",
+        "data.device",
         "data.latents",
         "data.plan",
         "data.remote",
@@ -91,6 +103,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.training": {
         "data",
         "data.corpora",
+        "data.device",
         "probes.balancing",
         "probes.config",
         "probes.inputs",
@@ -101,6 +114,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.objectives": {
         "data",
         "data.corpora",
+        "data.device",
         "data.plan",
         "data.store",
         "probes.config",
@@ -133,6 +147,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.variants": {
         "data",
         "data.corpora",
+        "data.device",
         "data.plan",
         "data.readers",
         "data.remote",
@@ -151,6 +166,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes.prediction": {
         "data",
         "data.corpora",
+        "data.device",
         "data.files",
         "data.plan",
         "data.readers",

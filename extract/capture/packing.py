@@ -103,6 +103,24 @@ def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
         yield tuple(current)
 
 
+def count_tokens(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> int:
+    """Return the tokens of a forward pass, padding included."""
+    if road.is_tree:
+        rows = [row.tolist() for row in pack]
+        sizes = [sum(_new_tokens(tokens, *pair) for pair in zip(row, [None, *row], strict=False)) for row in rows]
+    else:
+        sizes = tokens.lengths[np.concatenate(pack)].tolist()
+    return len(pack) * max(sizes)
+
+
+def halve(pack: Sequence[Indices]) -> list[Pack]:
+    """Return the two halves of a pack, in its order: of its rows, or of the texts of a single one; none of one text."""
+    if len(pack) > 1:
+        return [tuple(pack[: len(pack) // 2]), tuple(pack[len(pack) // 2 :])]
+    middle = len(pack[0]) // 2
+    return [(pack[0][:middle],), (pack[0][middle:],)] if middle else []
+
+
 def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
     rows = [_lay_out_row(texts, tokens) for texts in pack]
@@ -170,7 +188,7 @@ def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]
     current: list[int] = []
     size = 0
     for text in order:
-        new = len(tokens.ids_of(text)) - (_shared(tokens.ids_of(current[-1]), tokens.ids_of(text)) if current else 0)
+        new = _new_tokens(tokens, text, current[-1] if current else None)
         if current and size + new > row_tokens:
             rows.append((np.array(current), size))
             current, size, new = [], 0, len(tokens.ids_of(text))
@@ -196,6 +214,12 @@ def _lay_out_row(texts: Indices, tokens: TokenBatch) -> _Row:
         paths.append(np.concatenate([paths[-1][:shared], new]) if shared else new)
         size += len(new)
     return _Row(np.concatenate(ids).astype(np.int64), np.concatenate(positions), paths)
+
+
+def _new_tokens(tokens: TokenBatch, text: int, before: int | None) -> int:
+    """Return the number of tokens that a text adds to the prefix tree of the text before it and others."""
+    ids = tokens.ids_of(text)
+    return len(ids) - (0 if before is None else _shared(tokens.ids_of(before), ids))
 
 
 def _shared(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:

@@ -200,7 +200,7 @@ def _proof_key(runner: BackboneRunner) -> str:
 def _prove_on(runner: BackboneRunner, model: Backbone, ids: NDArray[np.int32]) -> float:
     try:
         largest = structure_deviation(runner, model, ids)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MachineError):  # memory is short
         raise
     except Exception as error:  # with wrong masks or positions, the model may not run at all
         raise SelfCheckError(f"texts together cannot be run in float64 ({first_line(error)})") from error

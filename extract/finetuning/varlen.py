@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.device.transfer import to_device
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths, pad_index
 
 MAX_GROUP_TOKENS = 8192
@@ -187,8 +188,3 @@ def _make_group(texts: NDArray[np.int64], lengths: NDArray[np.int64], tokens: sl
         return group
     pads, places = to_device(index.ravel(), device), to_device(np.flatnonzero(real), device)
     return replace(group, pad_index=pads, token_index=places)
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Return an array on a device; a copy to CUDA is not waited for."""
-    return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")

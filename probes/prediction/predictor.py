@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.device.transfer import to_numpy
 from permafrost.data.plan.plan import Columns
 from permafrost.data.progress import Progress, ProgressOption, given_display
 from permafrost.data.ragged import Counts, TokenLatents
@@ -23,7 +24,6 @@ from permafrost.data.text import Segments, Text, TextError, list_of_texts
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.token_inputs import stored_tokens
-from permafrost.probes.models.devices import to_numpy
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.embedding import describe_vectors, text_vectors
 from permafrost.probes.prediction.items import check_items, check_text, list_of_items, tasks_of_items
