@@ -13,6 +13,7 @@ from typing import Any
 
 from permafrost.data.errors import InputError, MachineError, PermafrostError, Terminated, terminate
 from permafrost.data.machine import devices
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.progress import EventsOnly, Progress
 from permafrost.data.spec import SpecError
 from permafrost.extract.distributed.shards import Shard, ShardOfPacks
@@ -67,10 +68,11 @@ def extract_in_processes(request: ExtractionRequest, workers: int, progress: Pro
     started = time.monotonic()
     name, recipe = request.load()
     with_pretrained_backbone(name, recipe, None, progress)
-    gpus = [device for device in devices() if device.startswith("cuda")]
-    own_device = recipe.extraction.device not in ("auto", "cuda") or bool(recipe.extract.device_map)
-    each = [() if own_device or len(gpus) < 2 else (f"device={gpus[i % len(gpus)]}",) for i in range(workers)]
-    jobs = [(replace(request, overrides=(*request.overrides, *each[i])), (i, workers)) for i in range(workers)]
+    each = deal_devices(workers, devices(), recipe.extraction)
+    jobs = [
+        (replace(request, overrides=(*request.overrides, *settings)), (worker, workers))
+        for worker, settings in enumerate(each)
+    ]
     with (
         WorkerPool(run_worker, (), workers, SECONDS_TO_END) as pool,
         progress.bar(f"texts, by {workers} workers", None) as advance,
@@ -80,6 +82,19 @@ def extract_in_processes(request: ExtractionRequest, workers: int, progress: Pro
     seconds = time.monotonic() - started
     progress.note(f"{texts_run + whole.texts_run:,} texts run by {workers} workers, {seconds:.2f} s; all are stored")
     return replace(whole, texts_run=texts_run + whole.texts_run, seconds=seconds)
+
+
+def deal_devices(workers: int, found: Sequence[str], spec: ExtractSpec) -> list[list[str]]:
+    """Return the settings of each worker by which it has a GPU of its own, or shares the fewest with others.
+
+    Args:
+        found: devices of this machine, as :func:`permafrost.data.machine.devices` returns them.
+        spec: settings of the extraction; if it names a device, or spreads the backbone, that is for all workers.
+    """
+    gpus = [device for device in found if device.startswith("cuda")]
+    if spec.device not in ("auto", "cuda") or spec.device_map or not gpus:
+        return [[] for _ in range(workers)]
+    return [[f"extract.device={gpus[worker % len(gpus)]}"] for worker in range(workers)]
 
 
 def _run_shards(
