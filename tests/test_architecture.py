@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "extract": {
         "data",
+        "data.device",
         "data.latents",
         "data.plan",
         "data.remote",
