@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data.store": {"data", "data.code", "data.plan", "data.remote", "data.store.index"},
     "data.readers": {"data", "data.corpora", "data.files", "data.writing"},
     "extract.architecture": {"data"},
+    "extract.attention": {"data", "data.device"},
     "extract.backbones": {
         "data",
         "data.device",
@@ -48,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.remote",
         "data.store",
         "extract.architecture",
+        "extract.attention",
         "extract.backbones",
         "extract.tokenization",
     },
@@ -57,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data.plan",
         "data.remote",
         "extract.architecture",
+        "extract.attention",
         "extract.backbones",
         "extract.capture",
     },

@@ -6,7 +6,7 @@ computed, so at most one layer of hidden states is in memory, besides those of t
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from permafrost.data.device.transfer import start_to_numpy, to_device
 from permafrost.data.plan.plan import TOKENS, Columns
 from permafrost.extract.architecture.discover import Stop, call, hidden_states, stoppable
+from permafrost.extract.attention.varlen import Texts, attention_within_texts
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.pooling import POOLINGS
@@ -79,7 +80,8 @@ def capture_on_device(
                 pooled[view][layer] = POOLINGS[view](texts, own_mask if view in layout.own_views else token_mask)
 
     last = max(layer for layers in columns.values() for layer in layers)
-    with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):
+    attention = attention_within_texts(backbone.model) if layout.road is Road.ROWS else nullcontext()
+    with torch.inference_mode(), attention, _tapped(backbone, last, final_norm, keep):
         call(backbone.model, **_inputs(backbone, layout))
     latents = {view: torch.stack([by_layer[layer] for layer in columns[view]]) for view, by_layer in pooled.items()}
     if token_layers:
@@ -94,6 +96,9 @@ def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
         inputs["token_type_ids"] = to_device(layout.token_type_ids, device)
     if layout.road is Road.PADDED and not layout.real.all():
         inputs["attention_mask"] = to_device(layout.real.astype(np.int64), device)
+    if layout.road is Road.ROWS:
+        inputs["texts"] = Texts(layout.lengths, device)
+        inputs["position_ids"] = to_device(layout.positions, device)
     if layout.attention_mask is not None:
         masks = tree_masks(layout.road, backbone.source.architecture, layout.attention_mask, layout.positions)
         additive = {name: _additive(mask, backbone)[:, None] for name, mask in masks.items()}

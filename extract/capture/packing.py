@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import pad_index
+from permafrost.data.ragged import offsets_from_lengths, pad_index
 from permafrost.extract.capture.roads import Road
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
@@ -56,6 +56,9 @@ class Layout:
     own_views: tuple[str, ...]
     """Views that see those tokens alone."""
 
+    lengths: Indices
+    """``[row]``: tokens of each row; of texts back to back, ``[text]``: those of each text."""
+
     road: Road
     gathered: bool
     """Whether the tokens of texts must be gathered by ``token_index``; else each row is one text, pooled as a whole."""
@@ -76,13 +79,14 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
     rows = _tree_rows(tokens, row_tokens) if road.is_tree else _length_rows(tokens)
     packs: list[Pack] = []
     current: list[Indices] = []
-    longest = 0
+    longest = total = 0
     for row, size in rows:
-        full = max(longest, size) * (len(current) + 1) > batch_tokens
+        together = total + size if road is Road.ROWS else max(longest, size) * (len(current) + 1)
+        full = together > batch_tokens
         if current and (full or (road is Road.EQUAL and size != longest)):
             packs.append(tuple(current))
-            current, longest = [], 0
-        longest = max(longest, size)
+            current, longest, total = [], 0, 0
+        longest, total = max(longest, size), total + size
         current.append(row)
     return [*packs, tuple(current)] if current else packs
 
@@ -110,7 +114,7 @@ def count_tokens(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> int
         sizes = [sum(_new_tokens(tokens, *pair) for pair in zip(row, [None, *row], strict=False)) for row in rows]
     else:
         sizes = tokens.lengths[np.concatenate(pack)].tolist()
-    return len(pack) * max(sizes)
+    return sum(sizes) if road is Road.ROWS else len(pack) * max(sizes)
 
 
 def halve(pack: Sequence[Indices]) -> list[Pack]:
@@ -124,8 +128,9 @@ def halve(pack: Sequence[Indices]) -> list[Pack]:
 def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
     rows = [_lay_out_row(texts, tokens) for texts in pack]
-    row_index, real = pad_index(np.array([len(row.ids) for row in rows]))
-    width = real.shape[1]
+    lengths = np.array([len(row.ids) for row in rows])
+    row_index, real = pad_index(lengths[None].sum(1) if road is Road.ROWS else lengths)
+    starts = offsets_from_lengths(lengths) if road is Road.ROWS else np.arange(len(rows)) * real.shape[1]
 
     def pad(values: list[Indices]) -> Indices:
         return np.where(real, np.concatenate(values)[row_index], 0)
@@ -134,7 +139,7 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     if not road.is_tree and tokens.token_type_ids is not None:
         token_type_ids = pad([tokens.token_type_ids_of(int(text)).astype(np.int64) for (text,) in pack])
     paths = [
-        (path + number * width)[tokens.viewed_range(int(text))]
+        (path + starts[number])[tokens.viewed_range(int(text))]
         for number, (row, texts) in enumerate(zip(rows, pack, strict=True))
         for path, text in zip(row.paths, texts, strict=True)
     ]
@@ -144,13 +149,14 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
         positions=pad([row.positions for row in rows]),
         real=real,
         token_type_ids=token_type_ids,
-        attention_mask=_ancestor_mask(rows, width) if road.is_tree else None,
+        attention_mask=_ancestor_mask(rows, real.shape[1]) if road.is_tree else None,
         token_index=np.concatenate(paths)[path_index],
         token_mask=token_mask,
         own_mask=_own_mask(np.concatenate(pack), token_mask.shape[1], tokens),
         own_views=tokens.own_views,
         road=road,
-        gathered=road.is_tree or tokens.pooled is not None,
+        gathered=road.is_tree or road is Road.ROWS or tokens.pooled is not None,
+        lengths=lengths,
     )
 
 

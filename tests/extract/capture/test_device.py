@@ -11,7 +11,7 @@ import torch
 
 from permafrost.data.errors import MachineError
 from permafrost.data.plan.plan import TOKENS, CapturePlan, ExtractSpec
-from permafrost.extract.capture import forward, runner
+from permafrost.extract.capture import forward, proof, runner
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner, tokens_that_fit
@@ -144,7 +144,7 @@ def test_what_a_forward_pass_makes_lies_where_the_backbone_does(family, tiny, te
         ExtractSpec(cache=str(tmp_path)),
     )
     made, columns = extractor._runner, extractor._runner.plan.columns(4)
-    roads = candidate_roads(made.source.architecture)
+    roads = candidate_roads(made.source.architecture, rows=family == "bert")
     assert {Road.EQUAL} < set(roads)
     for road in roads:
         made.road = road
@@ -155,3 +155,27 @@ def test_what_a_forward_pass_makes_lies_where_the_backbone_does(family, tiny, te
         for one, other in zip(expected, found, strict=True):
             for view, values in one.items():
                 np.testing.assert_array_equal(other[view], values, err_msg=f"{road}, {view}")
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let texts lie back to back on the CPU too, where they are attended to in padded groups."""
+    monkeypatch.setattr(proof, "has_kernel", lambda device, dtype: True)
+
+
+@pytest.mark.parametrize(("family", "exact"), [("bert", True), ("gpt2", False), ("roberta", False), ("mpnet", False)])
+def test_encoders_run_back_to_back_where_that_is_proven(family, exact, rows, tiny, texts, tmp_path, monkeypatch):
+    plan = plan_of(tiny(family), views=(*VIEWS, "cls", "max"))
+    found = Extractor(plan, ExtractSpec(cache=str(tmp_path), device="cpu"))
+    assert (found.road is Road.ROWS) == exact
+    if exact:
+        packed, columns = found._runner.tokenize_and_pack(texts, True), plan.columns(4)
+        assert all(found._runner._lay_out(pack, packed[0]).real.all() for pack in packed[1]), "there is no padding"
+        there = found(texts, columns)
+        monkeypatch.setattr(proof, "has_kernel", lambda device, dtype: False)
+        here = Extractor(plan, ExtractSpec(cache=str(tmp_path), device="cpu"))
+        assert here.road is Road.PADDED, "it is remembered for devices with a kernel alone"
+        expected = here(texts, columns)
+        for view, values in there.items():
+            values, wanted = (getattr(each, "states", each) for each in (values, expected[view]))
+            assert np.abs(values - wanted).max() <= 1e-5 * max(1, np.abs(wanted).max()), view

@@ -188,7 +188,7 @@ STEP: dict[str, tuple[str, ...]] = {
     "extract/capture/pooling.py": ("pool_last", "pool_cls", "pool_sum", "pool_mean", "pool_weighted_mean", "pool_max"),
     "extract/finetuning/cut_model.py": ("forward", "run_row", "_run", "_tapped", "_model_inputs", "_any_ids"),
     "extract/finetuning/finetuned_backbone.py": ("forward", "_states", "_pool"),
-    "extract/finetuning/varlen.py": (),
+    "extract/attention/varlen.py": (),
 }
 """Files, and their functions, that a step of a training or a forward pass of an extraction runs; all functions of a
 file if none is named."""
@@ -207,6 +207,7 @@ ELSEWHERE = {
     "token_inputs.ragged": "of an array",
     "token_inputs.text_states": "of an array",
     "varlen._make_row": "of an array",
+    "varlen.groups": "of an array",
 }
 """Function -> why it may: no tensor of a step is read."""
 
