@@ -40,11 +40,13 @@ def failing(*_: Any, **__: Any) -> Tensor:
     raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.")
 
 
-def attend(
-    kernel_of_device: Callable[..., Tensor] | None, monkeypatch: Any, times: int = 2, **more: Any
-) -> list[Tensor]:
-    """The attention of random states, several times; the kernel counts its calls."""
-    calls = []
+CALLS: list[Any] = []
+"""Calls of the kernel."""
+
+
+def attend(kernel_of_device: Callable[..., Tensor] | None, monkeypatch: Any, times: int, **more: Any) -> list[Tensor]:
+    """The attention of random states, several times."""
+    CALLS.clear()
 
     def counted(*given: Any, **named: Any) -> Tensor:
         CALLS.append(named)
