@@ -90,7 +90,9 @@ WorkersOption = Annotated[
 StorageOption = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Database of the study, e.g. postgresql+psycopg://user@host/name. Default: a journal file."
+        metavar="URL",
+        help="Database of the study, e.g. postgresql+psycopg://user@host/name, which any number of hosts may share. "
+        "Default: a journal file, for one command at a time.",
     ),
 ]
 
