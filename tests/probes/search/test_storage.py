@@ -108,16 +108,16 @@ def test_a_killed_host_loses_one_trial_which_another_takes_over(host):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["GridSampler", "QMCSampler", "BruteForceSampler", "TPESampler"])
+@pytest.mark.parametrize("sampler", ["GridSampler", "TPESampler"])
 def test_two_hosts_never_run_the_same_point(host, sampler):
     space = SPACE if sampler == "TPESampler" else GRID
     study = {"sampler": sampler, "trials": 12}
-    sessions = [host(f"host-{name}", space=space, pause=0.01, study=study, workers=2) for name in "ab"]
+    sessions = [host(f"host-{name}", space=space, pause=0.3, study=study) for name in "ab"]
     assert all(process.wait(timeout=120) == 0 for process, _ in sessions)
     found = next(rows(folder) for _, folder in sessions if (folder / "record.json").exists())
     points = Counter(tuple(row[key] for key in space) for row in found)
     assert len(found) == 12
-    assert set(points.values()) == {1} or sampler == "QMCSampler"  # a sequence in [0, 1) meets a cell again
+    assert set(points.values()) == {1}
     assert {row["host"] for row in found} == {"host-a", "host-b"}
 
 
