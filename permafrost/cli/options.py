@@ -96,6 +96,21 @@ StorageOption = Annotated[
     ),
 ]
 
+ExtractWorkers = Annotated[
+    int,
+    typer.Option("--workers", metavar="N", help="Processes that share the work, here or, with --ray, on a cluster."),
+]
+
+RayOption = Annotated[
+    str,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Share the work among actors of a Ray cluster: HOST:PORT, auto for the one of this machine, or local to "
+        "start Ray here.",
+    ),
+]
+
 DashboardOption = Annotated[
     bool,
     typer.Option(

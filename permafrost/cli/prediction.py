@@ -21,6 +21,8 @@ def predict_command(
     task: options.TaskOption = "",
     backbone: options.PlaceOption = "",
     device: options.DeviceOption = "",
+    workers: options.ExtractWorkers = 0,
+    ray: options.RayOption = "",
     out: options.OutOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -32,7 +34,8 @@ def predict_command(
     value that is no target of the run is carried along.
 
     A run of several tasks predicts with every task whose columns are there; --task picks one. --backbone names the
-    place of the run's backbone, if it is not where it was.
+    place of the run's backbone, if it is not where it was. With --workers or --ray, the texts are run by several
+    processes first, into the run's cache (extract.cache), and predictions read them from there.
 
     The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
     prediction. Classes have the columns label and probability_LABEL; entities have a line each, with the number of
@@ -53,6 +56,12 @@ def predict_command(
         requested = requests.requests_from_texts(runs, texts or [])
     if left_out := [name for name in runs if name not in requested]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
+    if workers or ray:
+        from permafrost.scaling.new_texts import extract_new_texts
+
+        texts_of = {name: [item.texts for item in items] for name, items in requested.items()}
+        locations = {name: [item.location for item in items] for name, items in requested.items()}
+        extract_new_texts(predictor.texts_to_predict(texts_of, locations), workers, ray, console)
     by_task = {
         name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
         for name, items in requested.items()

@@ -17,8 +17,7 @@ from permafrost.data.progress import EventsOnly, Progress
 from permafrost.data.spec import SpecError
 from permafrost.extract.distributed.shards import Shard, ShardOfPacks
 from permafrost.probes.search.workers import Event, Pipe, Worker, WorkerDied, WorkerPool, begin_worker
-from permafrost.scaling.request import Extracted, ExtractionRequest
-from permafrost.stage_one import with_pretrained_backbone
+from permafrost.scaling.request import Extracted, Request
 
 SECONDS_TO_END = 20.0
 """Time that a worker has after SIGTERM to commit its whole packs."""
@@ -52,7 +51,7 @@ class Ended:
     error: PermafrostError | OSError | None = None
 
 
-def extract_in_processes(request: ExtractionRequest, workers: int, progress: Progress) -> Extracted:
+def extract_in_processes(request: Request, workers: int, progress: Progress) -> Extracted:
     """Extract what is not stored by several processes.
 
     Args:
@@ -65,12 +64,12 @@ def extract_in_processes(request: ExtractionRequest, workers: int, progress: Pro
     if workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}.")
     started = time.monotonic()
-    name, recipe = request.load()
-    with_pretrained_backbone(name, recipe, None, progress)
+    spec = request.check()
+    request.prepare(progress)
     gpus = [device for device in devices() if device.startswith("cuda")]
-    own_device = recipe.extraction.device not in ("auto", "cuda") or bool(recipe.extract.device_map)
-    each = [() if own_device or len(gpus) < 2 else (f"device={gpus[i % len(gpus)]}",) for i in range(workers)]
-    jobs = [(replace(request, overrides=(*request.overrides, *each[i])), (i, workers)) for i in range(workers)]
+    own_device = spec.device not in ("auto", "cuda") or bool(spec.device_map) or len(gpus) < 2
+    each = [request if own_device else request.on_device(gpus[i % len(gpus)]) for i in range(workers)]
+    jobs = [(each[i], (i, workers)) for i in range(workers)]
     with (
         WorkerPool(run_worker, (), workers, SECONDS_TO_END) as pool,
         progress.bar(f"texts, by {workers} workers", None) as advance,
@@ -83,7 +82,7 @@ def extract_in_processes(request: ExtractionRequest, workers: int, progress: Pro
 
 
 def _run_shards(
-    jobs: Sequence[tuple[ExtractionRequest, Shard]],
+    jobs: Sequence[tuple[Request, Shard]],
     pool: WorkerPool,
     progress: Progress,
     advance: Callable[[int], None],
@@ -173,7 +172,7 @@ def run_worker(pipe: Pipe) -> None:
         return  # the parent is gone, or ends all workers
 
 
-def _end_of(request: ExtractionRequest, shard: Shard, progress: Progress) -> Ended:
+def _end_of(request: Request, shard: Shard, progress: Progress) -> Ended:
     try:
         return Ended(request.run(progress, ShardOfPacks(shard)).texts_run)
     except InputError as error:
