@@ -17,7 +17,6 @@ from permafrost.probes.prediction.predictor import Predictor
 from permafrost.probes.prediction.stored_texts import StoredTexts
 from permafrost.probes.results.outcomes import RunResult
 from permafrost.probes.runs.load import load_tasks
-from permafrost.probes.tasks.base import Item
 from permafrost.stage_one import PlannedTexts
 from permafrost.stages import check_backbone, make_extractor, with_backbone, with_device
 
@@ -42,7 +41,7 @@ class FinishedRun(Predictor):
         return folder_html(self.path, repr(self))
 
     def texts_to_predict(
-        self, items: Mapping[str, Sequence[Item]], locations: Mapping[str, Sequence[str]]
+        self, items: Mapping[str, Sequence[tuple[str, ...]]], locations: Mapping[str, Sequence[str]]
     ) -> list[PlannedTexts]:
         """Return the texts that the predictions of some tasks read; errors are those of the predictions.
 

@@ -5,7 +5,9 @@ Each command turns its options into settings of a recipe, calls :mod:`permafrost
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import NoReturn
@@ -188,16 +190,18 @@ def study_command(
         show()
         return
     folder, finished = find_study(recipe, overrides, name, trials, storage, runs, variant, **own)
+    _serve_while(folder, storage, port, partial(_show_study, *finished, as_json) if finished else show)
+
+
+def _serve_while(folder: Path, storage: str | None, port: int, show: Callable[[], None]) -> None:
+    """Serve the dashboard of a study while it runs, and then until Ctrl-C."""
     from permafrost.probes.search.dashboard import serve_study
-    from permafrost.probes.search.session import StudyRunningError
+    from permafrost.probes.search.session_folder import StudyRunningError
 
     with serve_study(folder / JOURNAL, storage, port) as address:
         Console().note(f"dashboard: {address}")
         try:
-            if finished:
-                _show_study(*finished, as_json)
-            else:
-                show()
+            show()
             state = "the study is done"
         except StudyRunningError:
             state = "another process runs the study"

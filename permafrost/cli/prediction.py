@@ -1,6 +1,8 @@
 """Commands on finished runs: prediction of new texts, and evaluation on labelled data."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from permafrost import api
 from permafrost.cli import options
@@ -8,6 +10,10 @@ from permafrost.cli.console import Console, cell, show_json, show_table, show_tr
 from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.run_folder import RunError, RunFolder
+
+if TYPE_CHECKING:  # these load torch
+    from permafrost.finished_run import FinishedRun
+    from permafrost.probes.prediction.requests import PredictionRequest
 
 prediction_app = VerbApp()
 
@@ -57,11 +63,7 @@ def predict_command(
     if left_out := [name for name in runs if name not in requested]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
     if workers or ray:
-        from permafrost.scaling.new_texts import extract_new_texts
-
-        texts_of = {name: [item.texts for item in items] for name, items in requested.items()}
-        locations = {name: [item.location for item in items] for name, items in requested.items()}
-        extract_new_texts(predictor.texts_to_predict(texts_of, locations), workers, ray, console)
+        _extract(predictor, requested, workers, ray)
     by_task = {
         name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
         for name, items in requested.items()
@@ -76,6 +78,17 @@ def predict_command(
     else:
         lines = output.screen_rows(items, answers)
         show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
+
+
+def _extract(
+    predictor: "FinishedRun", requested: Mapping[str, "list[PredictionRequest]"], workers: int, ray: str
+) -> None:
+    """Run the texts of items by several processes, for the prediction to read them from the cache."""
+    from permafrost.scaling.new_texts import extract_new_texts
+
+    texts = {task: [item.texts for item in items] for task, items in requested.items()}
+    locations = {task: [item.location for item in items] for task, items in requested.items()}
+    extract_new_texts(predictor.texts_to_predict(texts, locations), workers, ray, Console())
 
 
 @prediction_app.command("evaluate")

@@ -3,26 +3,23 @@
 Of a study in a PostgreSQL database, sessions of several hosts run at once; one of them writes its end.
 """
 
-import platform
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.atomic import file_lock
-from permafrost.data.errors import InputError, MachineError
+from permafrost.data.errors import MachineError
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.spec import plain
 from permafrost.probes.config.names import JOURNAL
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Scalar
 from permafrost.probes.search.ending import end_of_study
+from permafrost.probes.search.session_folder import own_folder
 from permafrost.probes.search.storage import is_for_many, open_study, shown_storage
 from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import (
@@ -45,10 +42,6 @@ from permafrost.probes.search.workers import (
 
 POLL_SECONDS = 3.0
 """Time after which a session that waits for the trials of others looks again."""
-
-
-class StudyRunningError(InputError):
-    """A study that another process runs."""
 
 
 DEATHS_IN_A_ROW = 3
@@ -103,7 +96,7 @@ def searched(
     folder, total = runs / f"study-{name}", _total(recipe, trials, progress)
     journal = folder / JOURNAL
     with ExitStack() as stack:
-        shared = stack.enter_context(_own_folder(folder, name, is_for_many(storage)))
+        shared = stack.enter_context(own_folder(folder, name, is_for_many(storage)))
         trial_log = stack.enter_context(open_study(name, recipe, storage, journal))
         end_before = trial_log.read_end()
         if trial_log.finished:
@@ -272,32 +265,3 @@ def _hosts(trial_log: TrialLog) -> str:
     """Return how many trials other sessions run, and on which hosts."""
     hosts, trials = sorted(set(trial_log.elsewhere)), len(trial_log.elsewhere)
     return f"{trials:,} {'trial' if trials == 1 else 'trials'} of {', '.join(hosts)}"
-
-
-@contextmanager
-def _own_folder(folder: Path, name: str, for_many: bool) -> Iterator[Path]:
-    """Make an empty folder that no other session uses, and remove it afterwards.
-
-    Args:
-        folder: folder of the study.
-        name: name of the study.
-        for_many: whether sessions of several hosts, which may see the same folder, run the study at once.
-
-    Raises:
-        StudyRunningError: another session runs the study, which is for one at a time.
-    """
-    host = f"-{re.sub(r'[^0-9A-Za-z.]', '_', platform.node())}-" if for_many else ""
-    for slot in count():
-        own = f"{host}{slot}" if for_many else ""
-        with file_lock(folder / f"lock{own}", wait=False) as free:
-            if free:
-                path = folder / f"shared{own}"
-                shutil.rmtree(path, ignore_errors=True)
-                path.mkdir(parents=True)
-                try:
-                    yield path
-                finally:
-                    shutil.rmtree(path, ignore_errors=True)
-                return
-        if not for_many:
-            raise StudyRunningError(f"study '{name}' is running already: wait or stop it; --dashboard shows it.")

@@ -34,13 +34,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> HereAlone:
 
 def test_predictions_and_vectors_from_the_store_are_those_of_the_run(finished, here, monkeypatch, tmp_path):
     """All layers that the probe reads are extracted, no others, and then no backbone is loaded."""
-    bench, done = finished
+    _, done = finished
     alone, stored = api.load(done.path), api.load(done.path)
     planned = stored.texts_to_predict({"probe": ITEMS}, {"probe": [""] * len(ITEMS)})
     extract_new_texts(planned, 2, "", NoProgress())
     ((plan, texts),) = here.request.plans
     assert set(texts) == {text for item in ITEMS for text in item}
-    assert {view: plan.layers for view in plan.views} == stored.columns_by_plan("probe")[""]
+    assert dict.fromkeys(plan.views, plan.layers) == stored.columns_by_plan("probe")[""]
     monkeypatch.setattr(stored, "_make_extractor", None)
     for one, other in zip(alone.predict(ITEMS), stored.predict(ITEMS), strict=True):
         assert one["score"] == pytest.approx(other["score"], abs=1e-4)
