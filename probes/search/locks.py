@@ -68,14 +68,15 @@ class AdvisoryLocks(StudyLocks):
             engine: commits each statement.
             study: name of the study.
         """
-        self.host = platform.node()
+        self.host = platform.node() or "a host without a name"
         self._engine, self._study, self._held = engine, study, set[int]()
         self._connection = self._connect()
 
     def close(self) -> None:
         """Close the connection, and so release every lock."""
-        self._connection.invalidate()
-        self._connection.close()
+        with suppress(SQLAlchemyError):  # it is closed already if the server could not be reached again
+            self._connection.invalidate()
+            self._connection.close()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -106,8 +107,7 @@ class AdvisoryLocks(StudyLocks):
         try:
             self._connection.execute(text("select 1"))
         except SQLAlchemyError:
-            with suppress(SQLAlchemyError):
-                self.close()
+            self.close()
             self._connection = self._connect()
             for trial in self._held:
                 self._execute(TAKE, [self._study, trial])
