@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from permafrost.data.progress import NoProgress
+from permafrost.probes.reports import report
 from permafrost.probes.search import session
 from permafrost.probes.search.trials import StudyElsewhere
 from tests.support import studies
@@ -31,6 +32,7 @@ def main(host: str, asked: str) -> None:
     given = json.loads(asked)
     platform.node = lambda: host
     session.POLL_SECONDS = 0.1
+    report.write_report = lambda folder: folder  # figures take longer than all else
     if given.get("stays_at_end"):
         studies.write_study = wait_for_ever
     recipe, runs = searching(given.get("space"), **given["study"]), Path(given["runs"])

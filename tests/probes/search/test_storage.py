@@ -28,6 +28,12 @@ ROOT = Path(__file__).parents[3]
 GRID = {"train.weight_decay": [0.0, 0.1, 0.2], "train.epochs": [1, 2, 3, 4]}
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Studies draw no figures, which take longer than all else of a small one."""
+    monkeypatch.setattr("permafrost.probes.reports.report.write_report", lambda folder: None)
+
+
 @pytest.fixture(scope="module")
 def server():
     if not os.environ.get("PERMAFROST_POSTGRESQL"):
