@@ -143,6 +143,7 @@ def test_hosts_with_one_folder_write_one_end_and_a_death_in_it_is_made_good(host
     assert not list(folder.glob("shared-host-b*"))
 
 
+@pytest.mark.slow
 def test_sessions_at_once_share_the_trials_and_only_one_writes(server, name, tmp_path, monkeypatch):
     best = TrialResult("complete", 9.0)
     monkeypatch.setattr(platform, "node", lambda: "other")
