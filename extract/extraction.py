@@ -9,7 +9,7 @@ committed pack runs twice.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from operator import length_hint
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from permafrost.data.device.pipeline import Pipeline
 from permafrost.data.errors import InputError
-from permafrost.data.plan.plan import CapturePlan, Columns, ExtractSpec, union_of_columns
+from permafrost.data.machine import pick_device
+from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, ExtractSpec, union_of_columns
 from permafrost.data.progress import NoProgress, Progress
 from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.errors import StoreError
@@ -33,7 +35,7 @@ from permafrost.extract.tokenization.token_ids import check_texts, refuse_long_t
 
 if TYPE_CHECKING:  # these load torch
     from permafrost.extract.capture.runner import BackboneRunner
-    from permafrost.extract.job import ExtractionJob
+    from permafrost.extract.job import ExtractionJob, LaidOut
 
 
 def extract(
@@ -65,12 +67,16 @@ def extract(
         request = _Request(plan, resolved, spec, progress, done, distribution)
         if isinstance(texts, Sequence) and not first.is_last:
             request.count_missing(texts)
-        block: TextBlock | None = first
+        block, laid_out = first, None
         del first  # nothing of a block may outlive it
-        while block:
-            request.complete(block)
-            done.finish(block)
-            block = None if block.is_last else next(blocks)
+        with Pipeline(request.overlaps) as pipeline:
+            following = pipeline.stage(request.lay_out(blocks))
+            while True:
+                request.complete(block, laid_out)
+                done.finish(block)
+                if block.is_last:
+                    break
+                block, laid_out = next(following)
         request.finish()
     seconds = time.perf_counter() - started
     _tell(progress, request.store, done.read, request.texts_run, seconds)
@@ -114,11 +120,26 @@ class _Request:
             except StoreError:
                 self._following += len(block.texts)
 
-    def complete(self, block: TextBlock) -> None:
+    @property
+    def overlaps(self) -> bool:
+        """Whether blocks are read and laid out on a thread while others run, which leaves the CPU idle."""
+        return pick_device(self._spec.device).startswith("cuda")
+
+    def lay_out(self, blocks: Iterable[TextBlock]) -> "Iterator[tuple[TextBlock, LaidOut | None]]":
+        """Yield blocks with their packs, once some texts have run, if this runs ahead; None leaves it to the run."""
+        for block in blocks:
+            laid_out = None
+            if self.overlaps and self.texts_run:
+                with contextlib.suppress(Exception):  # the run of the block raises it again
+                    laid_out = self._job().lay_out(block.texts, TOKENS in self.columns)
+            yield block, laid_out
+            del block, laid_out
+
+    def complete(self, block: TextBlock, laid_out: "LaidOut | None" = None) -> None:
         """Run what the store lacks of a block."""
         self.store = _store_of(self._resolved, self._spec)  # no shard and no index outlives a block
         try:
-            self._complete(block.texts)
+            self._complete(block.texts, laid_out)
         except TextError as error:
             if not self._done.texts:
                 raise
@@ -134,7 +155,7 @@ class _Request:
             self.store = _store_of(self._resolved, self._spec)
             self._distribution.settle(self.store, self._progress)
 
-    def _complete(self, texts: Sequence[Text]) -> None:
+    def _complete(self, texts: Sequence[Text], laid_out: "LaidOut | None") -> None:
         check_texts(self._asked, texts)
         windows: list[Text] | None = None
         with contextlib.suppress(StoreError):  # it lacks a window of some text
@@ -149,7 +170,8 @@ class _Request:
             missing = self._distribution.begin(self.store, windows, self.columns, missing)
             following = round(following * self._distribution.share)
         if missing:
-            self.texts_run += self._job().run(self.store, windows, missing, following, self._done.what_is_safe)
+            safe = self._done.what_is_safe
+            self.texts_run += self._job().run(self.store, windows, missing, following, safe, laid_out=laid_out)
         self._check_stored(texts, windows)
 
     def _check_stored(self, texts: Sequence[Text], windows: Sequence[Text]) -> None:

@@ -1,6 +1,7 @@
 """Extractor: latents of texts in memory, computed and checked as those of the store are."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +58,8 @@ class Extractor:
             check.check_before_run(everything, columns)
             read_back = ReadBack(check, columns)
         self._runner.on_forward = read_back.watch if read_back else None
-        blocks = [block for _, block in self._runner.blocks(packs, everything, tokens, texts, columns)]
+        with closing(self._runner.blocks(packs, everything, tokens, texts, columns)) as running:
+            blocks = [block for _, block in running]
         latents = _in_order(blocks, text_keys(texts, self.identity.in_windows), columns)
         if read_back:
             read_back.compare_returned(latents)

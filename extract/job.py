@@ -6,8 +6,8 @@ This is the half of an extraction that runs a model, with torch; what is missing
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,16 @@ from permafrost.extract.shard_writer import ShardWriter
 from permafrost.extract.text_blocks import NOTHING_RUN
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.tokenize import windowed
+
+
+class LaidOut(NamedTuple):
+    """Texts that are tokenized and laid out in forward passes."""
+
+    texts: Sequence[Text]
+    """Those of two segments window by window."""
+
+    tokens: TokenBatch
+    packs: Packs
 
 
 class ExtractionJob:
@@ -64,6 +74,15 @@ class ExtractionJob:
         plan = self.runner.plan
         return windowed(self.runner.backbone.tokenizer, texts, plan.token_limit, plan.overlap)[0]
 
+    def lay_out(self, texts: Sequence[Text], characters: bool) -> LaidOut:
+        """Tokenize and lay out texts for :meth:`run`; on any thread.
+
+        Args:
+            characters: whether the characters that tokens cover are asked for.
+        """
+        windows = self.windows(texts)
+        return LaidOut(windows, *self.runner.tokenize_and_pack(windows, characters))
+
     def run(
         self,
         store: LatentStore,
@@ -72,21 +91,27 @@ class ExtractionJob:
         following: int = 0,
         safe: str = NOTHING_RUN,
         packs: Packs | None = None,
+        laid_out: LaidOut | None = None,
     ) -> int:
         """Run the latents that a store lacks, and append them; return the number of texts that ran here.
 
         Args:
             following: number of texts that are known to be missing in later blocks: the bytes of all are announced.
             safe: what is safe if the block is refused, a sentence.
-            packs: rows of each forward pass, if they were laid out before; None lays them out.
+            packs: rows of each forward pass, if they were laid out elsewhere; None lays them out.
+            laid_out: texts that were tokenized and laid out ahead, used if they are those of the run.
 
         Raises:
             InputError: a text cannot be used, or the latents exceed ``extract.max_bytes``.
             MachineError: the disk is full, memory is short, or the self-check failed.
         """
         runner = self.runner
-        tokens = runner.tokenize(texts, any(TOKENS in columns for columns, _ in missing))
-        packs = runner.pack(tokens) if packs is None else packs
+        characters = any(TOKENS in columns for columns, _ in missing)
+        if laid_out and laid_out.texts == texts and (laid_out.tokens.characters is not None or not characters):
+            tokens, packs = laid_out.tokens, laid_out.packs
+        else:
+            tokens = runner.tokenize(texts, characters)
+            packs = runner.pack(tokens) if packs is None else packs
         missing = self._distribution.own(packs, tokens, missing)
         if not missing:
             return 0
@@ -104,8 +129,11 @@ class ExtractionJob:
                 tokens_per_text = float(tokens.viewed_lengths[members].mean())
                 read_back = ReadBack(check, columns) if check and columns not in self._read_back else None
                 runner.on_forward = read_back.watch if read_back else None
-                with ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer:
-                    for indices, block in runner.blocks(packs, members, tokens, texts, columns):
+                with (
+                    ShardWriter(store, columns, provenance, runner.spec, tokens_per_text, read_back) as writer,
+                    closing(runner.blocks(packs, members, tokens, texts, columns)) as blocks,
+                ):
+                    for indices, block in blocks:
                         writer.add(block)
                         advance(len(block.keys), int(run_lengths[indices].sum()))
                 if read_back:

@@ -212,12 +212,17 @@ def study(
             Empty: the name of the recipe; each run of its best trial has a number.
         trials: number of finished trials in total, earlier ones included. None: the recipe's.
         workers: number of processes that train trials.
-        storage: SQLAlchemy URL of a database. None: a journal file in the folder of the study.
+        storage: SQLAlchemy URL of a database; several hosts may run a study in a PostgreSQL database at once. None: a
+            journal file in the folder of the study.
         variant: the variant whose settings are searched; empty: the recipe's own.
-        if_done: as of :func:`run`, for the run of the best trial.
+        if_done: as of :func:`run`, for the run of the best trial; and for the results of the study if another host has
+            written them.
 
     Returns:
         the result of the study, and that of the run of its best trial.
+
+    Raises:
+        StudyElsewhere: the study is complete, and another host writes its results, or wrote them.
     """
     progress = display_of(progress)
     arguments = DataArguments(data, columns, target)
@@ -240,9 +245,8 @@ def study(
         run_best = partial(run_recipe, f"{name}-best", best, progress=progress, provider=PROVIDER)
         return planned.run(run_best, read_result, progress)
 
-    return run_study(
-        recipe_name, spec, name, runs, make_evaluate, storage, trials, workers, progress, PROVIDER, train_best
-    )
+    search = (recipe_name, spec, name, runs, make_evaluate, storage, trials, workers, progress)
+    return run_study(*search, PROVIDER, train_best, if_done == "again")
 
 
 def report(path: Path | str, *others: Path | str, out: Path | str = "compare.html") -> Path:

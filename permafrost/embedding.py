@@ -20,12 +20,13 @@ from permafrost.data.export.export import make_folder
 from permafrost.data.export.table_files import METADATA, write_columns
 from permafrost.data.export.tensor_files import npy_file, write_tensors
 from permafrost.data.export.vectors import Tensor
-from permafrost.data.plan.plan import TOKENS
+from permafrost.data.plan.plan import TOKENS, ExtractSpec
 from permafrost.data.progress import Progress
 from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError, fingerprint, override, parse, plain
 from permafrost.probes.config.names import RECORD
 from permafrost.probes.config.recipe import Recipe
+from permafrost.stage_one import PlannedTexts
 
 if TYPE_CHECKING:
     from permafrost.data.latents.array import LatentArray
@@ -51,6 +52,9 @@ class Embedder:
 
     reader: Callable[[Sequence[str], Progress], Callable[[int, int], Vectors]]
     """Texts -> function that returns the vectors ``[text, width]`` from one text to before another."""
+
+    planned: Callable[[Sequence[str]], list[PlannedTexts]]
+    """Texts -> what is read of them, each text once; it may be extracted into a store before."""
 
     def embed(self, texts: Sequence[str], progress: Progress) -> Vectors:
         """Return the vectors of texts, ``[text, width]``."""
@@ -121,7 +125,13 @@ def _run_embedder(path: Path, task: str, backbone: str, device: str) -> Embedder
         return lambda start, stop: predictor.embed(texts[start:stop], task)
 
     identity = {"run": file_digest(path / RECORD), "task": task}
-    return Embedder(identity=identity, meaning=meaning.text, is_score=meaning.is_score, reader=reader)
+    return Embedder(
+        identity=identity,
+        meaning=meaning.text,
+        is_score=meaning.is_score,
+        reader=reader,
+        planned=lambda texts: predictor.texts_to_embed(texts, task),
+    )
 
 
 def _backbone_embedder(name: str, settings: Sequence[str]) -> Embedder:
@@ -145,7 +155,14 @@ def _backbone_embedder(name: str, settings: Sequence[str]) -> Embedder:
 
     identity = {"identity": plain(resolved.identity), "view": plan.views[0], "layer": layers[0]}
     meaning = f"vectors are the {plan.views[0]} of layer {layers[0]} of {name}"
-    return Embedder(identity=identity, meaning=meaning, is_score=False, reader=reader)
+    read = ExtractSpec(cache=spec.cache, device=spec.device)  # as the reader does
+    return Embedder(
+        identity=identity,
+        meaning=meaning,
+        is_score=False,
+        reader=reader,
+        planned=lambda texts: [PlannedTexts(plan, read, list(dict.fromkeys(texts)), lambda store: None)],
+    )
 
 
 class _TextVectors:

@@ -3,16 +3,16 @@
 Importing this loads no torch, and neither does the provider if all latents are stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint
-from permafrost.data.store.store import PlanLatents
+from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.streams.texts import TextStream, scan_texts
 from permafrost.data.text import Text
 from permafrost.extract.backbones.identity import backbone_digests
@@ -81,6 +81,16 @@ class BackboneProvider:
 
 
 PROVIDER = BackboneProvider()
+
+
+class PlannedTexts(NamedTuple):
+    """Texts that a finished run or a backbone reads, which may be extracted into a store before."""
+
+    plan: CapturePlan
+    spec: ExtractSpec
+    texts: Sequence[Text]
+    read_from: Callable[[LatentStore], None]
+    """Function that makes the reader find them in a store; it raises an error if the latents are others."""
 
 
 class StreamWorkspace(LatentWorkspace):

@@ -35,6 +35,7 @@ from permafrost.extract.tokenization.tokenize import tokenize
 from permafrost.probes.config.load import load_recipe
 
 WINDOWS = ["plan.max_tokens=48", "plan.stride=4"]
+SENTENCES = ["pretraining.corpus.name=samples-sentences", "pretraining.corpus.limit=200", "pretraining.train.epochs=1"]
 SAMPLES = {
     "sts": ["corpus.name=samples-pairs"],
     "nli": ["corpus.name=samples-nli"],
@@ -46,8 +47,18 @@ SAMPLES = {
     "ner-tuned": ["corpus.name=samples-tags", "corpus.limits={train=64}"],
     "qa": ["corpus.name=samples-questions", *WINDOWS],
     "qa-tuned": ["corpus.name=samples-questions", "corpus.limits={train=32}", *WINDOWS],
+    "freeze-sts": [
+        "corpus.name=samples-pairs",
+        "pretraining.corpus.name=samples-sentences",
+        "pretraining.train.epochs=1",
+    ],
+    "topic-sentiment": [],
 }
-"""Recipe -> the samples that it is trained on; one recipe of each head and of each kind of fine-tuning."""
+"""Recipe -> the samples that it is trained on; one recipe of each head, of each kind of fine-tuning, of pretraining
+and of several tasks."""
+
+VARIANTS = {"freeze-sts": "autoencoder", "topic-sentiment": "upper"}
+"""Recipe -> the variant that is trained, if it is not the first one."""
 
 DETERMINED = ["probe.dropout=0.0", "probe.noise=0.0", "finetune.dropout=0.0", "train.compute_dtype=float32"]
 """Settings without which the devices would train on different numbers."""
@@ -55,6 +66,10 @@ DETERMINED = ["probe.dropout=0.0", "probe.noise=0.0", "finetune.dropout=0.0", "t
 TIMED = {"sts": ("stsb", "samples-pairs", 5000), "ner": ("conll2003", "samples-tags", 4000)}
 TIMED |= {"qa-tuned": ("squad", "samples-questions", 4000)}
 """Recipe -> its corpus, the samples in its place, and training rows on the GPU."""
+
+
+MATMUL_SIZE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+"""Kind of device -> rows of the square matrices whose product tells the peak: a small one ends before a GPU is busy."""
 
 
 class Epochs(EventsOnly):
@@ -73,11 +88,12 @@ class Epochs(EventsOnly):
 
 
 def train(recipe: str, settings: Sequence[str], device: str, folder: Path) -> Epochs:
-    """One epoch of the first variant of a recipe."""
+    """One epoch of one variant of a recipe."""
     heard = Epochs()
     places = [f"extract.cache={folder / 'cache'}", f"device={device}", "train.epochs=1", "train.seeds=0"]
     _, loaded = load_recipe(recipe)
-    only = [variant.name for variant in loaded.variants][:1]
+    first = [variant.name for variant in loaded.variants][:1]
+    only = [VARIANTS[recipe]] if recipe in VARIANTS else first
     api.run(recipe, [*settings, *places], folder / "runs", heard, only)
     return heard
 
@@ -113,7 +129,7 @@ def extraction(plan: CapturePlan, device: str, folder: str, rounds: int, texts: 
     arms[f"transformers, {dtype}"] = plain_loop(plan, dtype, device)
     if source.folder and (source.folder / "modules.json").is_file():
         arms["sentence-transformers, float32"] = sentence_transformers_encode(source.folder, device)
-    peak = matmul_gflops(backbone.dtype, device)
+    peak = matmul_gflops(backbone.dtype, device, MATMUL_SIZE[device.split(":", maxsplit=1)[0]])
     operations = 2 * block_weights(backbone) * len(tokenize(backbone.tokenizer, texts, plan.template, 256).ids) / 1e9
     yield f"{plan.backbone}: {dtype} matmul {peak:,.0f} GFLOP/s"
     for name, seconds in race(arms, texts, rounds, device).items():
@@ -154,11 +170,7 @@ def main() -> None:
         own = name == "minilm" or Path(name).is_dir()
         plan = CapturePlan(backbone=name, init="pretrained" if own else "random", views=("mean",))
         plans.append(plan if own else replace(plan, tokenizer=options.tokenizer))
-    texts = (
-        [str(text) for text in load_corpus(CorpusSpec(name="samples-sentences")).texts][:8]
-        if tiny
-        else pick_texts(8, 64)
-    )
+    texts = sample_texts(8) if tiny else list(dict.fromkeys(pick_texts(64, 128)))  # passes enough to overlap
     print(describe(device))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -26,12 +26,12 @@ from benchmarks.machine import clock, describe
 from permafrost.data.corpora.spec import CorpusSpec
 from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.readers.load import load_corpus
+from permafrost.extract.attention.varlen import group_by_length
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.extraction import extract
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
-from permafrost.extract.finetuning.varlen import group_by_length
 from permafrost.extract.tokenization.token_ids import read_token_ids
 
 TOLERANCE = 1e-3

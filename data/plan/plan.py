@@ -233,7 +233,8 @@ class ExtractSpec:
     are not spread."""
 
     batch_tokens: int = 0
-    """Maximum number of tokens per forward pass, padding included; 0 chooses by device. Lower it if memory is short."""
+    """Maximum number of tokens per forward pass, padding included; 0 is 1,024 on the CPU, and on a GPU 16,384 or what
+    its free memory allows. A pass that a GPU has no memory for runs in halves, and so do those after it."""
 
     block_texts: int = 1 << 16
     """Number of distinct texts that are read, laid out in forward passes, run and committed together: memory is that of

@@ -9,16 +9,18 @@ transformers is imported where it is used, because it is slow to import.
 import importlib.util
 import shutil
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from permafrost.data import machine
+from permafrost.data.device.memory import free_bytes
 from permafrost.data.errors import MachineError, PermafrostError, first_line
 from permafrost.data.plan.plan import CapturePlan
 from permafrost.extract.architecture.configuration import BackboneError
@@ -52,6 +54,9 @@ class Backbone:
     device: torch.device
     spread: bool = False
     """Whether its weights may lie on several devices and on the disk."""
+
+    lock: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
+    """Held while the model runs: the hooks that read a forward pass would read that of another thread too."""
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
@@ -138,9 +143,7 @@ def _loaded_again(model: "PreTrainedModel", source: Source, dtype: torch.dtype) 
 
 def free_memory(device: torch.device) -> int:
     """Return the bytes that this process may still allocate."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return machine.free_memory()
+    return free_bytes(device) if device.type == "cuda" else machine.free_memory()
 
 
 def _check_memory(source: Source, dtype: torch.dtype, device: torch.device) -> None:

@@ -6,7 +6,7 @@ computed, so at most one layer of hidden states is in memory, besides those of t
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.device.transfer import start_to_numpy, to_device
 from permafrost.data.plan.plan import TOKENS, Columns
 from permafrost.extract.architecture.discover import Stop, call, hidden_states, stoppable
+from permafrost.extract.attention.varlen import Texts, attention_within_texts
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.pooling import POOLINGS
@@ -37,14 +39,33 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
         view -> ``[layer, text, width]`` in float32 (float64 if the backbone is), texts in the order of the layout,
         layers in that of the column; of the view ``tokens``, ``[layer, token, width]`` without padding.
     """
+    return start_capture(backbone, layout, columns, final_norm)()
+
+
+def start_capture(
+    backbone: Backbone, layout: Layout, columns: Columns, final_norm: bool = False
+) -> Callable[[], Pooled]:
+    """Start the forward pass of :func:`capture`; the function returned waits for the latents and returns them.
+
+    A GPU may be given the next pass before. One pass of a backbone starts at a time, whatever the thread.
+    """
+    with backbone.lock:
+        latents = capture_on_device(backbone, layout, columns, final_norm)
+        copies = {view: start_to_numpy(values) for view, values in latents.items()}
+    return lambda: {view: copied() for view, copied in copies.items()}
+
+
+def capture_on_device(
+    backbone: Backbone, layout: Layout, columns: Columns, final_norm: bool = False
+) -> dict[str, Tensor]:
+    """Return what :func:`capture` does, on the device of the backbone, which may still compute it."""
     device, dtype = backbone.device, torch.promote_types(backbone.dtype, torch.float32)
-    token_index = torch.from_numpy(layout.token_index).to(device)
-    token_mask = torch.from_numpy(layout.token_mask).to(device)
-    own_mask = token_mask if layout.own_mask is None else torch.from_numpy(layout.own_mask).to(device)
+    token_index, token_mask = to_device(layout.token_index, device), to_device(layout.token_mask, device)
+    own_mask = token_mask if layout.own_mask is None else to_device(layout.own_mask, device)
     assert layout.own_mask is not None or columns.keys().isdisjoint(layout.own_views)
     pooled: dict[str, dict[int, Tensor]] = {view: {} for view in columns if view != TOKENS}
     token_layers = columns.get(TOKENS, ())
-    real = token_index[token_mask]
+    real = to_device(layout.token_index[layout.token_mask], device)
     states = torch.empty(len(token_layers), len(real), backbone.source.width, device=device, dtype=dtype)
 
     def keep(layer: int, hidden: Tensor) -> None:
@@ -59,26 +80,30 @@ def capture(backbone: Backbone, layout: Layout, columns: Columns, final_norm: bo
                 pooled[view][layer] = POOLINGS[view](texts, own_mask if view in layout.own_views else token_mask)
 
     last = max(layer for layers in columns.values() for layer in layers)
-    with torch.inference_mode(), _tapped(backbone, last, final_norm, keep):
+    attention = attention_within_texts(backbone.model) if layout.road is Road.ROWS else nullcontext()
+    with torch.inference_mode(), attention, _tapped(backbone, last, final_norm, keep):
         call(backbone.model, **_inputs(backbone, layout))
     latents = {view: torch.stack([by_layer[layer] for layer in columns[view]]) for view, by_layer in pooled.items()}
     if token_layers:
         latents[TOKENS] = states
-    return {view: values.cpu().numpy() for view, values in latents.items()}
+    return latents
 
 
 def _inputs(backbone: Backbone, layout: Layout) -> dict[str, Any]:
     device = backbone.device
-    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(layout.ids).to(device)}
+    inputs: dict[str, Any] = {"input_ids": to_device(layout.ids, device)}
     if layout.token_type_ids is not None and backbone.source.segments:
-        inputs["token_type_ids"] = torch.from_numpy(layout.token_type_ids).to(device)
+        inputs["token_type_ids"] = to_device(layout.token_type_ids, device)
     if layout.road is Road.PADDED and not layout.real.all():
-        inputs["attention_mask"] = torch.from_numpy(layout.real).to(device, torch.int64)
+        inputs["attention_mask"] = to_device(layout.real.astype(np.int64), device)
+    if layout.road is Road.ROWS:
+        inputs["texts"] = Texts(layout.lengths, device)
+        inputs["position_ids"] = to_device(layout.positions, device)
     if layout.attention_mask is not None:
         masks = tree_masks(layout.road, backbone.source.architecture, layout.attention_mask, layout.positions)
         additive = {name: _additive(mask, backbone)[:, None] for name, mask in masks.items()}
         inputs["attention_mask"] = additive.get("", additive)
-        inputs["position_ids"] = torch.from_numpy(layout.positions).to(device)
+        inputs["position_ids"] = to_device(layout.positions, device)
     return inputs
 
 
@@ -87,7 +112,7 @@ def _additive(mask: NDArray[np.bool_], backbone: Backbone) -> Tensor:
 
     Boolean 4-D masks are silently wrong under eager attention (transformers 5.23).
     """
-    hidden = ~torch.from_numpy(mask).to(backbone.device)
+    hidden = ~to_device(mask, backbone.device)
     zeros = torch.zeros(hidden.shape, dtype=backbone.dtype, device=backbone.device)
     return zeros.masked_fill_(hidden, torch.finfo(backbone.dtype).min)
 

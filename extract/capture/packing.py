@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.ragged import pad_index
+from permafrost.data.ragged import offsets_from_lengths, pad_index
 from permafrost.extract.capture.roads import Road
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
@@ -56,6 +56,9 @@ class Layout:
     own_views: tuple[str, ...]
     """Views that see those tokens alone."""
 
+    lengths: Indices
+    """``[row]``: tokens of each row; of texts back to back, ``[text]``: those of each text."""
+
     road: Road
     gathered: bool
     """Whether the tokens of texts must be gathered by ``token_index``; else each row is one text, pooled as a whole."""
@@ -76,13 +79,14 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
     rows = _tree_rows(tokens, row_tokens) if road.is_tree else _length_rows(tokens)
     packs: list[Pack] = []
     current: list[Indices] = []
-    longest = 0
+    longest = total = 0
     for row, size in rows:
-        full = max(longest, size) * (len(current) + 1) > batch_tokens
+        together = total + size if road is Road.ROWS else max(longest, size) * (len(current) + 1)
+        full = together > batch_tokens
         if current and (full or (road is Road.EQUAL and size != longest)):
             packs.append(tuple(current))
-            current, longest = [], 0
-        longest = max(longest, size)
+            current, longest, total = [], 0, 0
+        longest, total = max(longest, size), total + size
         current.append(row)
     return [*packs, tuple(current)] if current else packs
 
@@ -103,11 +107,30 @@ def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
         yield tuple(current)
 
 
+def count_tokens(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> int:
+    """Return the tokens of a forward pass, padding included."""
+    if road.is_tree:
+        rows = [row.tolist() for row in pack]
+        sizes = [sum(_new_tokens(tokens, *pair) for pair in zip(row, [None, *row], strict=False)) for row in rows]
+    else:
+        sizes = tokens.lengths[np.concatenate(pack)].tolist()
+    return sum(sizes) if road is Road.ROWS else len(pack) * max(sizes)
+
+
+def halve(pack: Sequence[Indices]) -> list[Pack]:
+    """Return the two halves of a pack, in its order: of its rows, or of the texts of a single one; none of one text."""
+    if len(pack) > 1:
+        return [tuple(pack[: len(pack) // 2]), tuple(pack[len(pack) // 2 :])]
+    middle = len(pack[0]) // 2
+    return [(pack[0][:middle],), (pack[0][middle:],)] if middle else []
+
+
 def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
     rows = [_lay_out_row(texts, tokens) for texts in pack]
-    row_index, real = pad_index(np.array([len(row.ids) for row in rows]))
-    width = real.shape[1]
+    lengths = np.array([len(row.ids) for row in rows])
+    row_index, real = pad_index(lengths[None].sum(1) if road is Road.ROWS else lengths)
+    starts = offsets_from_lengths(lengths) if road is Road.ROWS else np.arange(len(rows)) * real.shape[1]
 
     def pad(values: list[Indices]) -> Indices:
         return np.where(real, np.concatenate(values)[row_index], 0)
@@ -116,7 +139,7 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     if not road.is_tree and tokens.token_type_ids is not None:
         token_type_ids = pad([tokens.token_type_ids_of(int(text)).astype(np.int64) for (text,) in pack])
     paths = [
-        (path + number * width)[tokens.viewed_range(int(text))]
+        (path + starts[number])[tokens.viewed_range(int(text))]
         for number, (row, texts) in enumerate(zip(rows, pack, strict=True))
         for path, text in zip(row.paths, texts, strict=True)
     ]
@@ -126,13 +149,14 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
         positions=pad([row.positions for row in rows]),
         real=real,
         token_type_ids=token_type_ids,
-        attention_mask=_ancestor_mask(rows, width) if road.is_tree else None,
+        attention_mask=_ancestor_mask(rows, real.shape[1]) if road.is_tree else None,
         token_index=np.concatenate(paths)[path_index],
         token_mask=token_mask,
         own_mask=_own_mask(np.concatenate(pack), token_mask.shape[1], tokens),
         own_views=tokens.own_views,
         road=road,
-        gathered=road.is_tree or tokens.pooled is not None,
+        gathered=road.is_tree or road is Road.ROWS or tokens.pooled is not None,
+        lengths=lengths,
     )
 
 
@@ -170,7 +194,7 @@ def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]
     current: list[int] = []
     size = 0
     for text in order:
-        new = len(tokens.ids_of(text)) - (_shared(tokens.ids_of(current[-1]), tokens.ids_of(text)) if current else 0)
+        new = _new_tokens(tokens, text, current[-1] if current else None)
         if current and size + new > row_tokens:
             rows.append((np.array(current), size))
             current, size, new = [], 0, len(tokens.ids_of(text))
@@ -196,6 +220,12 @@ def _lay_out_row(texts: Indices, tokens: TokenBatch) -> _Row:
         paths.append(np.concatenate([paths[-1][:shared], new]) if shared else new)
         size += len(new)
     return _Row(np.concatenate(ids).astype(np.int64), np.concatenate(positions), paths)
+
+
+def _new_tokens(tokens: TokenBatch, text: int, before: int | None) -> int:
+    """Return the number of tokens that a text adds to the prefix tree of the text before it and others."""
+    ids = tokens.ids_of(text)
+    return len(ids) - (0 if before is None else _shared(tokens.ids_of(before), ids))
 
 
 def _shared(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:

@@ -25,6 +25,8 @@ from permafrost.data.remote.mirror import local_cache
 from permafrost.extract.architecture import architecture, configuration, discover, lookup, small_config, small_model
 from permafrost.extract.architecture.configuration import canonical_json
 from permafrost.extract.architecture.small_config import VOCABULARY, WINDOW, special_ids
+from permafrost.extract.attention import kernel, varlen
+from permafrost.extract.attention.kernel import has_kernel
 from permafrost.extract.backbones import load, locate
 from permafrost.extract.backbones.load import Backbone, free_memory
 from permafrost.extract.capture import forward, packing, pooling, reference, roads, structure, twin
@@ -64,6 +66,7 @@ CONTROLS: dict[Road, dict[str, Any]] = {
     Road.WINDOWED_TREE: {"model_type": "mistral", "sliding_window": WINDOW, **_DECODER},
     Road.TYPED_TREE: {"model_type": "qwen2", **_LAYERS, **_DECODER},
     Road.UNMASKED: {"model_type": "llama", **_DECODER},
+    Road.ROWS: {"model_type": "bert", **_SMALL},
     Road.PADDED: {"model_type": "bert", **_SMALL},
     Road.EQUAL: {"model_type": "bert", **_SMALL},
 }
@@ -91,10 +94,11 @@ def on_fastest_road(runner: BackboneRunner) -> BackboneRunner:
         SelfCheckError: there is none; or a road fails on the model that stands for those that allow it, so that
             something is wrong with the code and not with the backbone.
     """
+    rows = has_kernel(runner.backbone.device, runner.backbone.dtype) and not runner.backbone.spread
 
     def choose() -> str:
         failures = []
-        for road in candidate_roads(runner.source.architecture):
+        for road in candidate_roads(runner.source.architecture, rows):
             try:
                 _prove_on_twin(replace(runner, road=road))
             except SelfCheckError as error:
@@ -104,9 +108,8 @@ def on_fastest_road(runner: BackboneRunner) -> BackboneRunner:
                 return road.value
         raise SelfCheckError(f"'{runner.source.name}' allows no way to run texts together ({'; '.join(failures)})")
 
-    return replace(
-        runner, road=Road(Memo(local_cache(runner.spec.cache) / MEMO).get(f"road {_proof_key(runner)}", choose))
-    )
+    key = f"road {f'with {Road.ROWS} ' * rows}{_proof_key(runner)}"
+    return replace(runner, road=Road(Memo(local_cache(runner.spec.cache) / MEMO).get(key, choose)))
 
 
 def deviations_by_road(runner: BackboneRunner) -> dict[Road, float | str]:
@@ -190,6 +193,8 @@ def _proof_key(runner: BackboneRunner) -> str:
         text_windows,
         discover,
         roads,
+        kernel,
+        varlen,
     )
     of_proof = (small_config, small_model, reference, structure, twin, sys.modules[__name__])
     modules = [*under_proof, *of_proof, sys.modules[BackboneRunner.__module__]]
@@ -200,7 +205,7 @@ def _proof_key(runner: BackboneRunner) -> str:
 def _prove_on(runner: BackboneRunner, model: Backbone, ids: NDArray[np.int32]) -> float:
     try:
         largest = structure_deviation(runner, model, ids)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MachineError):  # memory is short
         raise
     except Exception as error:  # with wrong masks or positions, the model may not run at all
         raise SelfCheckError(f"texts together cannot be run in float64 ({first_line(error)})") from error

@@ -189,18 +189,19 @@ def reference_states(
     entering: list[Tensor] = []
     leaving: list[Tensor] = []
     handles = []
-    for block in backbone.blocks:
-        enter = block.register_forward_pre_hook(
-            lambda _, values, named: entering.append(hidden_states([*values, named])),
-            with_kwargs=True,
-        )
-        leave = block.register_forward_hook(lambda _, __, output: leaving.append(hidden_states(output)))
-        handles += [enter, leave]
-    try:
-        output = call(model, **row, output_hidden_states=True)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with backbone.lock:
+        for block in backbone.blocks:
+            enter = block.register_forward_pre_hook(
+                lambda _, values, named: entering.append(hidden_states([*values, named])),
+                with_kwargs=True,
+            )
+            leave = block.register_forward_hook(lambda _, __, output: leaving.append(hidden_states(output)))
+            handles += [enter, leave]
+        try:
+            output = call(model, **row, output_hidden_states=True)
+        finally:
+            for handle in handles:
+                handle.remove()
     last = output[0] if final_norm or not architecture.chained else leaving[-1]
     below = output.hidden_states[:-1] if architecture.reported else entering
     states = [layer.to(backbone.device) for layer in (*below, last)]

@@ -26,6 +26,9 @@ class Road(StrEnum):
     UNMASKED = "padded, unmasked"
     """One text a row, padding on the right, and no mask: a causal model sees nothing of it."""
 
+    ROWS = "back to back"
+    """One row that holds all texts without padding; attention is kept within each, by a kernel of a GPU."""
+
     PADDED = "padded"
     """One text a row, padding on the right, masked."""
 
@@ -38,10 +41,15 @@ class Road(StrEnum):
         return self in (Road.TREE, Road.WINDOWED_TREE, Road.TYPED_TREE)
 
 
-def candidate_roads(architecture: Architecture) -> list[Road]:
-    """Return the roads that may be exact for a model, the fastest first."""
+def candidate_roads(architecture: Architecture, rows: bool = False) -> list[Road]:
+    """Return the roads that may be exact for a model, the fastest first.
+
+    Args:
+        rows: whether the device has a kernel for attention within texts that lie back to back.
+    """
     if not architecture.causal:
-        return [Road.PADDED, Road.EQUAL]
+        back_to_back = [Road.ROWS] if rows and architecture.attention == "sdpa" else []  # others know no other one
+        return [*back_to_back, Road.PADDED, Road.EQUAL]
     limited = architecture.window or architecture.chunk
     trees = [Road.TREE] + [Road.WINDOWED_TREE] * bool(limited) + [Road.TYPED_TREE] * bool(architecture.layer_types)
     return [*trees, Road.UNMASKED, Road.EQUAL]

@@ -27,7 +27,7 @@ PROVEN_BY = (
     "extract/finetuning/cut_proof.py",
     "extract/finetuning/dropout.py",
     "extract/finetuning/skipped_blocks.py",
-    "extract/finetuning/varlen.py",
+    "extract/attention/varlen.py",
 )
 """Files of the code that is proven, and that proves it; what other code proved is proven again."""
 

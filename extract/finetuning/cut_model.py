@@ -18,11 +18,11 @@ from permafrost.data.spec import SpecError
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.discover import PositionTables, Stop, hidden_states, stoppable
 from permafrost.extract.architecture.small_config import special_ids
+from permafrost.extract.attention.varlen import Row, register_attention
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.finetuning.cut import Batching, Cut, CutRoad
 from permafrost.extract.finetuning.dropout import set_dropout
 from permafrost.extract.finetuning.skipped_blocks import SkippedBlock, recorded_calls, skip_blocks, with_states
-from permafrost.extract.finetuning.varlen import Row, register_attention
 
 TRIED_TOKENS = 13
 """Tokens of the text that is run to see the calls of a model; no width, and no number of heads."""

@@ -21,6 +21,7 @@ from permafrost.data.remote.mirror import local_cache
 from permafrost.data.spec import SpecError
 from permafrost.extract.architecture.small_config import VOCABULARY, special_ids
 from permafrost.extract.architecture.small_model import resized, small_model, small_values
+from permafrost.extract.attention.varlen import rows_of
 from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
@@ -32,7 +33,6 @@ from permafrost.extract.capture.structure import draw_texts, relative_to_spread
 from permafrost.extract.capture.twin import Float64
 from permafrost.extract.finetuning.cut import Batching, Cut, CutRoad, proof_key
 from permafrost.extract.finetuning.cut_model import CutModel
-from permafrost.extract.finetuning.varlen import rows_of
 
 CHECKED_TEXTS = 2
 """Texts that the backbone itself is run on."""

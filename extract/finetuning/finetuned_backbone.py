@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.device.transfer import to_device
 from permafrost.data.errors import first_line
 from permafrost.data.plan.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
+from permafrost.extract.attention.varlen import Row, rows_of
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.finetuning.cut import Batching, Cut
 from permafrost.extract.finetuning.top_blocks import TopBlocks
-from permafrost.extract.finetuning.varlen import Row, rows_of, to_device
 
 
 class FinetunedBackbone(nn.Module):

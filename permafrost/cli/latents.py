@@ -60,21 +60,6 @@ ShardOption = Annotated[
     ),
 ]
 
-ExtractWorkers = Annotated[
-    int,
-    typer.Option("--workers", metavar="N", help="Processes that share the work, here or, with --ray, on a cluster."),
-]
-
-RayOption = Annotated[
-    str,
-    typer.Option(
-        "--ray",
-        metavar="ADDRESS",
-        help="Share the work among actors of a Ray cluster: HOST:PORT, auto for the one of this machine, or local to "
-        "start Ray here.",
-    ),
-]
-
 EstimateOption = Annotated[
     bool, typer.Option("--estimate", help="Store nothing: tell texts, tokens, bytes, files and hours.")
 ]
@@ -97,8 +82,8 @@ def extract_command(
     max_bytes: options.MaxBytesOption = "",
     strict: options.StrictOption = False,
     shard: ShardOption = "",
-    workers: ExtractWorkers = 0,
-    ray: RayOption = "",
+    workers: options.ExtractWorkers = 0,
+    ray: options.RayOption = "",
     estimate: EstimateOption = False,
     rate: RateOption = 0.0,
     as_json: options.JsonOption = False,
@@ -238,6 +223,8 @@ def embed_command(
     backbone: options.PlaceOption = "",
     view: EmbedView = "",
     device: options.DeviceOption = "",
+    workers: options.ExtractWorkers = 0,
+    ray: options.RayOption = "",
     set_: options.SetOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -245,7 +232,8 @@ def embed_command(
 
     Of a run, the vectors are what its probe makes of a text; if its mixer allows it, the cosine of two is the raw score
     of the pair. Of a backbone, they are its last layer, pooled. A file that is there is searched without embedding its
-    texts again: leave --file out. You may stop the command at any time and repeat it.
+    texts again: leave --file out. You may stop the command at any time and repeat it. With --workers or --ray,
+    the texts are run by several processes first, into the cache, and read from there.
 
     Example: permafrost embed runs/sts-1 --file sentences.txt --out vectors.npy --search "A dog runs."
     """
@@ -263,6 +251,10 @@ def embed_command(
         raise CorpusError(f"{file}: it holds no texts.")
     embedder = embedding.make_embedder(name, task, view, set_ or (), backbone, device)
     console.note(embedder.meaning)
+    if (workers or ray) and texts and not (out and out.is_file()):
+        from permafrost.scaling.new_texts import extract_new_texts
+
+        extract_new_texts(embedder.planned([*texts, *filter(None, [search])]), workers, ray, console)
     if out:
         embedded = embedding.embed_file(embedder, texts, out, console)
     else:

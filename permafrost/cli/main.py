@@ -5,7 +5,9 @@ Each command turns its options into settings of a recipe, calls :mod:`permafrost
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import NoReturn
@@ -28,9 +30,11 @@ from permafrost.cli.inspect import inspect_app
 from permafrost.cli.latents import latents_app
 from permafrost.cli.prediction import prediction_app
 from permafrost.cli.verb import VerbApp
-from permafrost.named_runs import find_study
+from permafrost.data.errors import InputError
+from permafrost.named_runs import IfDone, find_study
 from permafrost.probes.config.names import JOURNAL
 from permafrost.probes.results.outcomes import RunResult, SimilarityResult, StudyResult
+from permafrost.probes.search.trials import StudyElsewhere
 
 app = VerbApp(
     name="permafrost",
@@ -168,21 +172,37 @@ def study_command(
 
     The recipe's table [study.space] says which settings are searched. The best trial is trained again with several
     seeds. You may stop the command at any time: a study of the same name continues.
+
+    With --storage postgresql+psycopg://..., give the same command on any number of hosts, at any time: each runs trials
+    that no other runs, those of a host that dies are taken over, and one of them writes the results and trains the best
+    trial again. The others end with a line that says which.
     """
     own = options.corpus_arguments(data, columns, target)
     overrides = options.recipe_overrides(set_, max_bytes, strict, backbone, drop_leaks, device)
     settings = (name, trials, workers, storage, runs, Console(), variant)
+
+    def show() -> None:
+        try:
+            _show_study(*api.study(recipe, overrides, *settings, **own, if_done=if_done), as_json)
+        except StudyElsewhere as elsewhere:
+            _show_elsewhere(elsewhere, as_json, if_done)
+
     if not dashboard:
-        _show_study(*api.study(recipe, overrides, *settings, **own, if_done=if_done), as_json)
+        show()
         return
     folder, finished = find_study(recipe, overrides, name, trials, storage, runs, variant, **own)
+    _serve_while(folder, storage, port, partial(_show_study, *finished, as_json) if finished else show)
+
+
+def _serve_while(folder: Path, storage: str | None, port: int, show: Callable[[], None]) -> None:
+    """Serve the dashboard of a study while it runs, and then until Ctrl-C."""
     from permafrost.probes.search.dashboard import serve_study
-    from permafrost.probes.search.session import StudyRunningError
+    from permafrost.probes.search.session_folder import StudyRunningError
 
     with serve_study(folder / JOURNAL, storage, port) as address:
         Console().note(f"dashboard: {address}")
         try:
-            _show_study(*(finished or api.study(recipe, overrides, *settings, **own, if_done=if_done)), as_json)
+            show()
             state = "the study is done"
         except StudyRunningError:
             state = "another process runs the study"
@@ -190,6 +210,16 @@ def study_command(
         Console().note(f"{state}; its dashboard stays at {address} until Ctrl-C")
         with suppress(KeyboardInterrupt):
             Event().wait()
+
+
+def _show_elsewhere(elsewhere: StudyElsewhere, as_json: bool, if_done: IfDone) -> None:
+    if if_done == "fail" and elsewhere.written:
+        raise InputError(str(elsewhere))
+    if as_json:
+        names = ("trials", "host", "folder", "written")
+        show_json({"study": elsewhere.study, "elsewhere": {name: getattr(elsewhere, name) for name in names}})
+    else:
+        print(elsewhere)
 
 
 def _show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:

@@ -90,7 +90,24 @@ WorkersOption = Annotated[
 StorageOption = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Database of the study, e.g. postgresql+psycopg://user@host/name. Default: a journal file."
+        metavar="URL",
+        help="Database of the study, e.g. postgresql+psycopg://user@host/name, which any number of hosts may share. "
+        "Default: a journal file, for one command at a time.",
+    ),
+]
+
+ExtractWorkers = Annotated[
+    int,
+    typer.Option("--workers", metavar="N", help="Processes that share the work, here or, with --ray, on a cluster."),
+]
+
+RayOption = Annotated[
+    str,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Share the work among actors of a Ray cluster: HOST:PORT, auto for the one of this machine, or local to "
+        "start Ray here.",
     ),
 ]
 

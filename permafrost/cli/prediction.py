@@ -1,6 +1,8 @@
 """Commands on finished runs: prediction of new texts, and evaluation on labelled data."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from permafrost import api
 from permafrost.cli import options
@@ -8,6 +10,10 @@ from permafrost.cli.console import Console, cell, say, show_json, show_table, sh
 from permafrost.cli.verb import VerbApp
 from permafrost.data.corpora.records import CorpusError
 from permafrost.probes.results.run_folder import RunError, RunFolder
+
+if TYPE_CHECKING:  # these load torch
+    from permafrost.finished_run import FinishedRun
+    from permafrost.probes.prediction.requests import PredictionRequest
 
 prediction_app = VerbApp()
 
@@ -21,6 +27,8 @@ def predict_command(
     task: options.TaskOption = "",
     backbone: options.PlaceOption = "",
     device: options.DeviceOption = "",
+    workers: options.ExtractWorkers = 0,
+    ray: options.RayOption = "",
     out: options.OutOption = None,
     raw: options.RawOption = False,
     as_json: options.JsonOption = False,
@@ -33,7 +41,8 @@ def predict_command(
     value that is no target of the run is carried along.
 
     A run of several tasks predicts with every task whose columns are there; --task picks one. --backbone names the
-    place of the run's backbone, if it is not where it was.
+    place of the run's backbone, if it is not where it was. With --workers or --ray, the texts are run by several
+    processes first, into the run's cache (extract.cache), and predictions read them from there.
 
     The file of --out is a .jsonl file with an object per item, or a .csv file: first the columns of the input, then the
     prediction. Classes have the columns label and probability_LABEL; entities have a line each, with the number of
@@ -55,6 +64,8 @@ def predict_command(
         requested = requests.requests_from_texts(runs, texts or [])
     if left_out := [name for name in runs if name not in requested]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
+    if workers or ray:
+        _extract(predictor, requested, workers, ray)
     by_task = {
         name: predictor.predict_task(name, [item.texts for item in items], console, [item.location for item in items])
         for name, items in requested.items()
@@ -69,6 +80,17 @@ def predict_command(
     else:
         lines = output.screen_rows(items, answers)
         show_table(list(lines[0]), [[cell(value) for value in line.values()] for line in lines])
+
+
+def _extract(
+    predictor: "FinishedRun", requested: Mapping[str, "list[PredictionRequest]"], workers: int, ray: str
+) -> None:
+    """Run the texts of items by several processes, for the prediction to read them from the cache."""
+    from permafrost.scaling.new_texts import extract_new_texts
+
+    texts = {task: [item.texts for item in items] for task, items in requested.items()}
+    locations = {task: [item.location for item in items] for task, items in requested.items()}
+    extract_new_texts(predictor.texts_to_predict(texts, locations), workers, ray, Console())
 
 
 @prediction_app.command("evaluate")

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
@@ -168,15 +169,16 @@ def _measure_rate(runner: "BackboneRunner", texts: Sequence[Text], tokens: Token
     """Return the tokens a second that packs of some texts take, evenly spaced among those of all lengths."""
     packs, columns = runner.pack(tokens), runner.plan.columns(runner.source.layers)
     lengths, order = tokens.run_lengths, np.random.default_rng(0).permutation(len(packs))
-    ran, started = 0, 0.0
-    for number, index in enumerate([order[0], *order]):
-        if number == 1:  # the first one is not counted
-            started = time.perf_counter()
-        elif number and time.perf_counter() - started > PILOT_SECONDS:
-            break
-        for members, _ in runner.blocks([packs[index]], np.arange(len(texts)), tokens, texts, columns):
-            ran += int(lengths[members].sum()) if number else 0
-    return ran / (time.perf_counter() - started)
+    chosen, ran = [packs[index] for index in [order[0], *order]], 0
+    with closing(runner.blocks(chosen, np.arange(len(texts)), tokens, texts, columns)) as blocks:
+        next(blocks)  # the first one is not counted
+        started = time.perf_counter()
+        for members, _ in blocks:
+            ran += int(lengths[members].sum())
+            seconds = time.perf_counter() - started
+            if seconds > PILOT_SECONDS:
+                break
+    return ran / seconds
 
 
 def capacity_plan(

@@ -13,12 +13,12 @@ from typing import Any
 
 from permafrost.data.errors import InputError, MachineError, PermafrostError, Terminated, terminate
 from permafrost.data.machine import devices
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.progress import EventsOnly, Progress
 from permafrost.data.spec import SpecError
 from permafrost.extract.distributed.shards import Shard, ShardOfPacks
 from permafrost.probes.search.workers import Event, Pipe, Worker, WorkerDied, WorkerPool, begin_worker
-from permafrost.scaling.request import Extracted, ExtractionRequest
-from permafrost.stage_one import with_pretrained_backbone
+from permafrost.scaling.request import Extracted, Request
 
 SECONDS_TO_END = 20.0
 """Time that a worker has after SIGTERM to commit its whole packs."""
@@ -52,7 +52,7 @@ class Ended:
     error: PermafrostError | OSError | None = None
 
 
-def extract_in_processes(request: ExtractionRequest, workers: int, progress: Progress) -> Extracted:
+def extract_in_processes(request: Request, workers: int, progress: Progress) -> Extracted:
     """Extract what is not stored by several processes.
 
     Args:
@@ -65,12 +65,12 @@ def extract_in_processes(request: ExtractionRequest, workers: int, progress: Pro
     if workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}.")
     started = time.monotonic()
-    name, recipe = request.load()
-    with_pretrained_backbone(name, recipe, None, progress)
-    gpus = [device for device in devices() if device.startswith("cuda")]
-    own_device = recipe.extraction.device not in ("auto", "cuda") or bool(recipe.extract.device_map)
-    each = [() if own_device or len(gpus) < 2 else (f"device={gpus[i % len(gpus)]}",) for i in range(workers)]
-    jobs = [(replace(request, overrides=(*request.overrides, *each[i])), (i, workers)) for i in range(workers)]
+    spec = request.check()
+    request.prepare(progress)
+    dealt = deal_devices(workers, devices(), spec)
+    jobs = [
+        (request.on_device(device) if device else request, (worker, workers)) for worker, device in enumerate(dealt)
+    ]
     with (
         WorkerPool(run_worker, (), workers, SECONDS_TO_END) as pool,
         progress.bar(f"texts, by {workers} workers", None) as advance,
@@ -82,8 +82,23 @@ def extract_in_processes(request: ExtractionRequest, workers: int, progress: Pro
     return replace(whole, texts_run=texts_run + whole.texts_run, seconds=seconds)
 
 
+def deal_devices(workers: int, found: Sequence[str], spec: ExtractSpec) -> list[str]:
+    """Return the device of each worker, so that it has a GPU of its own, or shares the fewest with others.
+
+    It is empty if the workers are to run on the device of the request.
+
+    Args:
+        found: devices of this machine, as :func:`permafrost.data.machine.devices` returns them.
+        spec: settings of the extraction; if it names a device, or spreads the backbone, that is for all workers.
+    """
+    gpus = [device for device in found if device.startswith("cuda")]
+    if spec.device not in ("auto", "cuda") or spec.device_map or not gpus:
+        return [""] * workers
+    return [gpus[worker % len(gpus)] for worker in range(workers)]
+
+
 def _run_shards(
-    jobs: Sequence[tuple[ExtractionRequest, Shard]],
+    jobs: Sequence[tuple[Request, Shard]],
     pool: WorkerPool,
     progress: Progress,
     advance: Callable[[int], None],
@@ -173,7 +188,7 @@ def run_worker(pipe: Pipe) -> None:
         return  # the parent is gone, or ends all workers
 
 
-def _end_of(request: ExtractionRequest, shard: Shard, progress: Progress) -> Ended:
+def _end_of(request: Request, shard: Shard, progress: Progress) -> Ended:
     try:
         return Ended(request.run(progress, ShardOfPacks(shard)).texts_run)
     except InputError as error:

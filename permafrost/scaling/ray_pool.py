@@ -18,7 +18,7 @@ from permafrost.data.progress import Progress
 from permafrost.extract.capacity import Capacity
 from permafrost.extract.distributed.distribution import BlockWork, Distribution, Finished
 from permafrost.scaling.ray_address import connect
-from permafrost.scaling.request import Extracted, ExtractionRequest
+from permafrost.scaling.request import Extracted, Request
 from permafrost.scaling.unit_worker import Unit, UnitAnswer, UnitWorker, WorkerSettings
 
 UNIT_SECONDS = 15.0
@@ -35,7 +35,7 @@ MOST_TRIES = 3
 
 
 def extract_on_ray(
-    request: ExtractionRequest, address: str, workers: int, progress: Progress, worker: type[UnitWorker] = UnitWorker
+    request: Request, address: str, workers: int, progress: Progress, worker: type[UnitWorker] = UnitWorker
 ) -> Extracted:
     """Extract what is not stored by actors of a Ray cluster, which must see the cache under the same path.
 
@@ -48,7 +48,7 @@ def extract_on_ray(
         InputError: the recipe, the corpus or the backbone cannot be used, or nothing answers at the address.
         MachineError: no unit could be run.
     """
-    request.load()  # is refused before anything starts
+    request.check()  # is refused before anything starts
     with connect(address) as ray, progress.bar("texts, by actors", None) as advance:
         pool = RayPool(ray, workers, progress, worker)
         pool.advance = advance

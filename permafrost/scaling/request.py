@@ -1,18 +1,22 @@
-"""What the command extract is asked for, and what it answers, whoever runs it."""
+"""What is to be extracted, and what was done, whoever runs it: of a recipe, or of new texts that a run predicts."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 from permafrost import api
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import Progress
 from permafrost.data.store.store import PlanLatents
 from permafrost.data.streams.texts import TextStream
+from permafrost.data.text import Text
 from permafrost.extract.distributed.distribution import Distribution
+from permafrost.extract.extraction import extract
 from permafrost.probes.config.load import check_trainable, load_training
 from permafrost.probes.config.recipe import Recipe
+from permafrost.stage_one import with_pretrained_backbone
 from permafrost.user_data import Data, DataArguments, load_with_data
 
 
@@ -47,6 +51,39 @@ class Extracted:
         return facts | ({"missing": self.missing} if self.missing else {})
 
 
+class Request(Protocol):
+    """What is to be extracted; it can be sent to other processes."""
+
+    def check(self) -> ExtractSpec:
+        """Return how it is extracted; raise an :class:`InputError` if it cannot be used."""
+
+    def prepare(self, progress: Progress) -> None:
+        """Do what comes before, once for all workers."""
+
+    def on_device(self, device: str) -> Self:
+        """Return the same request on another device."""
+
+    def run(self, progress: Progress, distribution: Distribution | None = None) -> Extracted:
+        """Extract what is not stored; raise as :func:`permafrost.extract.extraction.extract`.
+
+        Args:
+            distribution: how packs are shared with other processes; None runs all here.
+        """
+
+
+def _extracted(
+    corpora: list[Corpus | TextStream], latents: list[PlanLatents], distribution: Distribution | None, started: float
+) -> Extracted:
+    return Extracted(
+        corpora=corpora,
+        latents=latents,
+        texts_run=sum(plan.texts_run for plan in latents),
+        truncated=sum(plan.truncated for plan in latents),
+        missing=distribution.missing if distribution else 0,
+        seconds=time.monotonic() - started,
+    )
+
+
 @dataclass(frozen=True)
 class ExtractionRequest:
     """A recipe, settings and data, as the command line or Python has them."""
@@ -68,20 +105,47 @@ class ExtractionRequest:
         check_trainable(name, recipe)
         return name, recipe
 
-    def run(self, progress: Progress, distribution: Distribution | None = None) -> Extracted:
-        """Extract what is not stored; raise as :func:`permafrost.extract.extraction.extract`.
+    def check(self) -> ExtractSpec:
+        """As of :class:`Request`."""
+        return self.load()[1].extraction
 
-        Args:
-            distribution: how packs are shared with other processes; None runs all here.
-        """
+    def prepare(self, progress: Progress) -> None:
+        """Pretrain the recipe's own language model if it names one that is missing."""
+        name, recipe = self.load()
+        with_pretrained_backbone(name, recipe, None, progress)
+
+    def on_device(self, device: str) -> Self:
+        """As of :class:`Request`."""
+        return replace(self, overrides=(*self.overrides, f"extract.device={device}"))
+
+    def run(self, progress: Progress, distribution: Distribution | None = None) -> Extracted:
+        """As of :class:`Request`."""
         started = time.monotonic()
         own = self.data, self.columns, self.target
         corpora, latents = api.extract(self.recipe, self.overrides, progress, *own, distribution)
-        return Extracted(
-            corpora=corpora,
-            latents=latents,
-            texts_run=sum(plan.texts_run for plan in latents),
-            truncated=sum(plan.truncated for plan in latents),
-            missing=distribution.missing if distribution else 0,
-            seconds=time.monotonic() - started,
-        )
+        return _extracted(corpora, latents, distribution, started)
+
+
+@dataclass(frozen=True)
+class TextsRequest:
+    """Plans and the texts of each, as a finished run or a backbone reads them."""
+
+    plans: tuple[tuple[CapturePlan, tuple[Text, ...]], ...]
+    spec: ExtractSpec
+
+    def check(self) -> ExtractSpec:
+        """As of :class:`Request`."""
+        return self.spec
+
+    def prepare(self, progress: Progress) -> None:
+        """Nothing comes before."""
+
+    def on_device(self, device: str) -> Self:
+        """As of :class:`Request`."""
+        return replace(self, spec=replace(self.spec, device=device))
+
+    def run(self, progress: Progress, distribution: Distribution | None = None) -> Extracted:
+        """As of :class:`Request`."""
+        started = time.monotonic()
+        latents = [extract(plan, texts, self.spec, progress, distribution) for plan, texts in self.plans]
+        return _extracted([], latents, distribution, started)

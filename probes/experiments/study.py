@@ -1,6 +1,7 @@
 """Study of a recipe: extraction, search, report of the search, and the best trial trained again with several seeds."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from permafrost.probes.experiments.checks import resolve_problems
 from permafrost.probes.inputs.providers import LatentProvider
 from permafrost.probes.results.outcomes import RunResult, StudyResult, StudyRun
 from permafrost.probes.runs.write import RunWriter, write_tables
-from permafrost.probes.search.session import search
+from permafrost.probes.search.session import searched
 from permafrost.probes.search.trial_log import TrialLog
 from permafrost.probes.search.trials import MakeEvaluate, best_recipe, check_space
 from permafrost.probes.tracking.tracking import Tracking
@@ -35,6 +36,7 @@ def run_study(
     progress: Progress,
     provider: LatentProvider,
     train_best: Callable[[Recipe], RunResult],
+    again: bool = False,
 ) -> StudyRun:
     """Search a recipe's space, then train the best trial again; a killed training goes on from its checkpoint.
 
@@ -43,7 +45,10 @@ def run_study(
         provider: of the latents, for the search.
         train_best: runs the recipe of the best trial.
 
-    The other arguments are those of :func:`permafrost.probes.search.session.search`.
+    The other arguments are those of :func:`permafrost.probes.search.session.searched`.
+
+    Raises:
+        StudyElsewhere: the study has enough trials, and another session writes its end.
     """
     check_space(recipe)
     folder = runs / f"study-{study_name}"
@@ -54,18 +59,20 @@ def run_study(
     workspace.prepare([recipe])
     data = data_record([problem.corpus], latent_stores({name: recipe}, workspace), workspace.stored.values())
 
-    def write(folder: Path, trial_log: TrialLog, settings: Mapping[str, Any]) -> StudyResult:
-        record = {"metric": problem.metric} | data | dict(settings)
-        result = write_study(folder, trial_log, recipe, writer, record, progress)
-        facts = {"trials": result.trials, "number": result.number, "value": result.value}
-        tracking.progress.event("searched", run=str(folder), **facts)
-        return result
-
-    with tracking:
-        study = search(recipe, study_name, runs, make_evaluate, write, storage, trials, workers, tracking.progress)
-    progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
-    _, best = load_recipe(str(study.recipe))
-    return StudyRun(study, train_best(best))
+    with ExitStack() as stack:
+        with tracking:
+            settings = (recipe, study_name, runs, make_evaluate, storage, trials, workers, tracking.progress, again)
+            search = stack.enter_context(searched(*settings))
+            if not search.elsewhere:
+                record = {"metric": problem.metric} | data | dict(search.settings)
+                study = write_study(folder, search.trial_log, recipe, writer, record, progress)
+                facts = {"trials": study.trials, "number": study.number, "value": study.value}
+                tracking.progress.event("searched", run=str(folder), **facts)
+        if search.elsewhere:
+            raise search.elsewhere
+        progress.note(f"best of {study.trials:,} trials: number {study.number}, {study.value:.4f}; training it again")
+        _, best = load_recipe(str(study.recipe))
+        return StudyRun(study, train_best(best))
 
 
 def _check_choices(recipe: Recipe, workspace: Workspace) -> None:

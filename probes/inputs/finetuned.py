@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.device.transfer import CPU, to_device
 from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import concatenate_ranges, covering_ranges, offsets_from_lengths
 from permafrost.data.spec import SpecError
@@ -23,7 +24,6 @@ from permafrost.probes.inputs.latents import ProbeInputs, single_order
 from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.providers import FrozenStates
 from permafrost.probes.inputs.token_inputs import TokenInputs, open_tokens
-from permafrost.probes.models.devices import CPU, to_device
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
 

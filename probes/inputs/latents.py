@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.device.transfer import CPU, to_device
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.store.block import Latents
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.resident import fits
-from permafrost.probes.models.devices import CPU, to_device
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
 WHOLE_TEXTS = 1 << 16

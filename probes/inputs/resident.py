@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.device.memory import free_bytes
+from permafrost.data.device.transfer import to_device
 from permafrost.data.ragged import TokenIndex, offsets_from_lengths
-from permafrost.probes.models.devices import free_bytes, to_device
 
 DEVICE_SHARE = 0.5
 """Share of the free memory of a GPU that latents may take; else a step copies those of its rows."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from permafrost.data.device.transfer import to_device, to_numpy
 from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import TokenIndex, TokenLatents, offsets_from_lengths, pad_index
 from permafrost.data.scratch.latent_file import StoredLayers
@@ -21,7 +22,6 @@ from permafrost.probes.config.columns import Column, view_name
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
 from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.resident import resident_states
-from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.shared_reads import RaggedStates, SharedReads, TextStates, TokenStates
 
 POOLED_AT_ONCE = 512

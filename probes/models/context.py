@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+from permafrost.data.device.transfer import to_device
 from permafrost.data.ragged import offsets_from_lengths, pad_index
-from permafrost.probes.models.devices import to_device
 from permafrost.probes.models.layerwise import Dropout
 
 Lengths = Sequence[int]

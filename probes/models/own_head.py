@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 from permafrost.data.plugin_registry import PluginError, find, named_errors
 from permafrost.data.plugins import Head
 from permafrost.probes.config.probe import ProbeSpec
-from permafrost.probes.models.devices import default_generator, forked_generators
+from permafrost.probes.models.generators import default_generator, forked_generators
 from permafrost.probes.models.layerwise import SeededRandom
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from permafrost.data.device.transfer import to_device
 from permafrost.data.ragged import offsets_from_lengths
-from permafrost.probes.models.devices import to_device
 
 SCALE = 4.0
 """Factor of the best cosines as token features: states, which they are concatenated with, have deviation 1."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from permafrost.data.device.transfer import CPU, to_device
 from permafrost.data.ragged import concatenate_ranges
-from permafrost.probes.models.devices import CPU, to_device
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
 from permafrost.data.corpora.ranking import candidate_grid
+from permafrost.data.device.transfer import to_device, to_numpy
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.pair_features import cosine_matrix, cosines
 from permafrost.probes.models.probe import Probe, unstack
 from permafrost.probes.models.sentence_probes import ScoreProbe

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
+from permafrost.data.device.transfer import to_device
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.devices import to_device
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.sentence_probes import ScoreProbe
 from permafrost.probes.models.shared_reads import SharedReads

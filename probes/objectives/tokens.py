@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permafrost.data.corpora.corpus import Rows
+from permafrost.data.device.transfer import to_device, to_numpy
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths, pad_index
 from permafrost.probes.inputs.alignment import answer_tokens, first_tokens
 from permafrost.probes.inputs.latents import ProbeInputs, single_order
 from permafrost.probes.inputs.token_inputs import TokenInputs, require_tokens
-from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.probe import Probe
 from permafrost.probes.models.shared_reads import SharedReads, shared_reads
 from permafrost.probes.objectives.base import Objective, chunk_size

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.text import NOT_UTF_8, describe_value, text_problem
+from permafrost.data.text import NOT_UTF_8, Segments, Text, describe_value, text_problem
 from permafrost.probes.config.names import PROBE
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.tasks.base import PAIR, QUESTION, RANKED, SINGLE, Item
@@ -85,6 +85,13 @@ def check_items(run: LoadedRun, items: Sequence[Item], locations: Sequence[str])
             raise CorpusError(f"{location}: this run reads {ITEM_DESCRIPTIONS[names]} an item, got {len(item)}.")
         for name, text in zip(names, item, strict=True):
             check_text(location, name if name in (*QUESTION, "text") else f"{name} text", text)
+
+
+def texts_of_items(run: LoadedRun, items: Iterable[Item]) -> list[Text]:
+    """Return the distinct texts that a run reads of items: of a question, one text of two segments."""
+    if run.text_names == QUESTION:
+        return list(dict.fromkeys(Segments(item[0], item[1]) for item in items))
+    return list(dict.fromkeys(text for item in items for text in item))
 
 
 def check_text(location: str, name: str, text: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.device.transfer import to_numpy
 from permafrost.data.plan.plan import Columns
 from permafrost.data.progress import Progress, ProgressOption, given_display
 from permafrost.data.ragged import Counts, TokenLatents
@@ -23,7 +24,6 @@ from permafrost.data.text import Segments, Text, TextError, list_of_texts
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.token_inputs import stored_tokens
-from permafrost.probes.models.devices import to_numpy
 from permafrost.probes.objectives.fitted import LoadedRun
 from permafrost.probes.prediction.embedding import describe_vectors, text_vectors
 from permafrost.probes.prediction.items import check_items, check_text, list_of_items, tasks_of_items
@@ -177,14 +177,25 @@ class Predictor:
             raise SpecError(f"this run has several tasks: set task (--task) to one of {', '.join(self.tasks)}.")
         return task or next(iter(self.tasks))
 
+    def columns_by_plan(self, task: str) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Return what the probe of a task reads: name of a plan -> view -> layers."""
+        found: dict[str, dict[str, tuple[int, ...]]] = {}
+        columns = self.tasks[task].columns
+        for plan in dict.fromkeys(column.plan for column in columns):
+            for _, view, layer in sorted(column for column in columns if column.plan == plan):
+                layers = found.setdefault(plan, {})
+                layers[view] = (*layers.get(view, ()), layer)
+        return found
+
+    def read_by(self, task: str, plan: str, extractor: TextExtractor) -> None:
+        """Read the latents of a task's plan by an extractor of the caller."""
+        self._extractors[task, plan] = extractor
+
     def _inputs(self, task: str, texts: Sequence[Text]) -> ProbeInputs:
         """Return the latents of texts, in the order of the run's columns."""
         columns, device = self.tasks[task].columns, self.tasks[task].probe.device
         by_column: dict[Column, Latents] = {}
-        for plan in dict.fromkeys(column.plan for column in columns):
-            view_layers: dict[str, tuple[int, ...]] = {}
-            for _, view, layer in sorted(column for column in columns if column.plan == plan):
-                view_layers[view] = (*view_layers.get(view, ()), layer)
+        for plan, view_layers in self.columns_by_plan(task).items():
             extractor = self._extractor(task, plan)
             windows, starts = extractor.windowed(texts)  # a text that is not too long is one window
             views = extractor(windows, view_layers)

@@ -1,4 +1,4 @@
-"""Storage of studies: an Optuna study in a journal file or in a database, and the locks that keep it to one process."""
+"""Storage of studies: an Optuna study in a journal file, which one session at a time runs, or in a database."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import Any, cast
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from sqlalchemy import Connection, Engine, make_url, text
+from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from permafrost.data.errors import InputError, MachineError
-from permafrost.data.spec import fingerprint
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.search.journal import Journal
+from permafrost.probes.search.locks import AdvisoryLocks, StudyLocks
 from permafrost.probes.search.samplers import make_pruner, make_sampler
 from permafrost.probes.search.trial_log import TrialLog, cause_of
 from permafrost.probes.search.trials import STUDY_FORMAT, first_difference, study_identity
@@ -27,7 +27,9 @@ IDENTITY = "permafrost"
 def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) -> Iterator[TrialLog]:
     """Open a study by name, or create it: in the database ``storage``, or else in the file ``journal``.
 
-    However the context ends, no trial remains marked as running if the storage can still be written.
+    In a PostgreSQL database, sessions of several hosts may have it open at once; others are for one session at a time,
+    which the caller sees to. However the context ends, no trial of this session remains marked as running if the
+    storage can still be written.
 
     Raises:
         SpecError: there is no such sampler or pruner, or an option of theirs is wrong.
@@ -39,10 +41,11 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
     pruner, shown = make_pruner(recipe.study), shown_storage(storage, journal)
     trial_log = None
     with contextlib.ExitStack() as stack:
-        opened = _open_database(storage, name, stack) if storage else JournalStorage(cast(Any, Journal(journal)))
+        opened, locks = _open_storage(storage, name, journal, stack)
         try:
-            trial_log = TrialLog(_load_study(opened, name, recipe, pruner, shown), recipe)
-            trial_log.recover()
+            with locks.exclusive():
+                trial_log = TrialLog(_load_study(opened, name, recipe, pruner, shown), recipe, locks)
+                trial_log.recover()
             yield trial_log
         except (SQLAlchemyError, StorageInternalError) as error:
             safe = f"its {trial_log.finished:,} finished trials are safe there" if trial_log else "nothing was begun"
@@ -53,7 +56,7 @@ def open_study(name: str, recipe: Recipe, storage: str | None, journal: Path) ->
         except BaseException:
             if trial_log:
                 with contextlib.suppress(Exception):
-                    trial_log.recover()
+                    trial_log.abandon()
             raise
 
 
@@ -62,34 +65,41 @@ def shown_storage(storage: str | None, journal: Path) -> str:
     return str(journal) if storage is None else make_url(storage).render_as_string(hide_password=True)
 
 
-def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> RDBStorage:
-    """Open the database, and lock the study if it is PostgreSQL; both end with the stack."""
+def is_for_many(storage: str | None) -> bool:
+    """Return whether sessions of several hosts may run a study in this storage at once."""
+    return storage is not None and make_url(storage).get_backend_name() == "postgresql"
+
+
+def _open_storage(
+    url: str | None, name: str, journal: Path, stack: contextlib.ExitStack
+) -> tuple[BaseStorage, StudyLocks]:
+    """Open the storage of a study, and its locks; both are closed with the stack."""
+    if url is None:
+        return JournalStorage(cast(Any, Journal(journal))), StudyLocks()
     source = f"--storage {shown_storage(url, Path())}"
     try:
-        dialect = make_url(url).get_backend_name()
-        keepalive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-        arguments = {"connect_timeout": 10} | keepalive if dialect == "postgresql" else {}
-        storage = RDBStorage(url, {"pool_pre_ping": True, "connect_args": arguments})
+        return _open_database(url, name, stack)
     except ImportError as error:
         raise InputError(
             f"{source}: its driver is missing; for PostgreSQL: pip install 'permafrost[postgresql]'."
         ) from error
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise InputError(f"{source} cannot be reached ({cause_of(error)}).") from error
+
+
+def _open_database(url: str, name: str, stack: contextlib.ExitStack) -> tuple[RDBStorage, StudyLocks]:
+    locks = StudyLocks()
+    arguments: dict[str, Any] = {}
+    if is_for_many(url):
+        arguments = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments)
+        locks = AdvisoryLocks(engine, name)
+        stack.callback(locks.close)
+    with locks.making_tables() if isinstance(locks, AdvisoryLocks) else contextlib.nullcontext():
+        storage = RDBStorage(url, {"pool_pre_ping": True, "connect_args": arguments})
     stack.callback(storage.engine.dispose)
     stack.callback(storage.remove_session)
-    if dialect == "postgresql":
-        _lock_study(storage.engine, name, source, stack)
-    return storage
-
-
-def _lock_study(engine: Engine, name: str, source: str, stack: contextlib.ExitStack) -> None:
-    """Take PostgreSQL's advisory lock, which ends with the connection; lock files protect a study on one host only."""
-    connection: Connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    stack.callback(connection.invalidate)
-    key = int(fingerprint(name), 16) >> 1
-    if not connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": key}).scalar():
-        raise InputError(f"study '{name}' in {source} is running elsewhere: wait for it, or stop it first.")
+    return storage, locks
 
 
 def _load_study(

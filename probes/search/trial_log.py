@@ -1,28 +1,36 @@
 """The trials of an Optuna study: proposing values, reporting epochs, recording results, requeueing cut trials.
 
-Only the process that holds the study's lock asks and tells; workers only train. A trial that is marked as running when
-a study is opened was therefore cut short.
+Only the process of a session asks and tells; workers only train. A trial that is marked as running and that no session
+holds was therefore cut short. Each trial ends once: the storage refuses to end it again.
 """
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from permafrost.data.errors import InputError, first_line
 from permafrost.probes.config.recipe import Recipe
 from permafrost.probes.config.study import Choice, Range, Scalar
+from permafrost.probes.search.locks import StudyLocks
 from permafrost.probes.search.samplers import make_sampler, silence_warnings
 from permafrost.probes.search.trials import TrialResult
 
 ATTEMPTS = 3
 """Number of workers that may die while they train a trial; then the trial is given up."""
 
-RETRY, DEATHS, REASON = "retry_of", "deaths", "reason"
-"""User attributes of a trial: number of the first trial with its values, workers that died of it, why it was
-refused."""
+RETRY, DEATHS, REASON, HOST = "retry_of", "deaths", "reason", "host"
+"""User attributes of a trial: number of the first trial with its values, workers that died of it, why it was refused,
+and the host that ran it, if several may run the study."""
+
+END = "end"
+"""User attribute of a study that several hosts may run: who wrote its end, where, after how many trials."""
 
 Row = dict[str, Any]
 
@@ -38,67 +46,119 @@ class BestTrial(NamedTuple):
 class TrialLog:
     """A study: proposes trials and records their results."""
 
-    def __init__(self, study: optuna.Study, recipe: Recipe) -> None:
-        self._study, self._spec = study, recipe.study
+    def __init__(self, study: optuna.Study, recipe: Recipe, locks: StudyLocks | None = None) -> None:
+        self._study, self._spec, self._locks = study, recipe.study, locks or StudyLocks()
         self._ranges = dict(sorted(recipe.study.ranges().items()))
         self._distributions = {key: _distribution(dimension) for key, dimension in self._ranges.items()}
         self._running: dict[int, Trial] = {}
         study.stop = lambda: None  # type: ignore[method-assign]  # samplers call it at the end of a grid
-        ended = (TrialState.COMPLETE, TrialState.PRUNED)
-        self.finished = sum(trial.state in ended or REASON in trial.user_attrs for trial in self._trials())
-        """Number of trials that are complete, pruned or refused."""
+        self.finished = 0
+        """Number of trials that are complete, pruned or refused, of all sessions."""
 
-    def ask(self) -> tuple[int, dict[str, Scalar]]:
-        """Begin a trial; return its number and its values."""
-        with silence_warnings():
+        self.elsewhere: list[str] = []
+        """Host of each trial that another session ran when this one asked last."""
+
+        self._count()
+
+    @property
+    def host(self) -> str:
+        """Name of this host if sessions of several may run the study, else empty."""
+        return self._locks.host
+
+    def ask(self, total: float = math.inf) -> tuple[int, dict[str, Scalar]] | None:
+        """Begin a trial, unless ``total`` have finished or are under way; return its number and its values."""
+        with self._locks.exclusive(), silence_warnings():
+            self.recover()
+            if self.finished + len(self._running) + len(self.elsewhere) >= total:
+                return None
             self._study.sampler = make_sampler(self._spec, self._ranges, self._turn())
             try:
                 trial = self._study.ask(self._distributions)
             except ImportError as error:
                 raise InputError(f"study.sampler = '{self._spec.sampler}': {cause_of(error)}.") from error
+            self._locks.take(trial.number)
+            if self.host:
+                trial.set_user_attr(HOST, self.host)
         self._running[trial.number] = trial
         return trial.number, trial.params
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Record the validation metric of an epoch; return whether to stop the trial."""
-        with silence_warnings():
+        self._locks.keep()
+        with silence_warnings(), suppress(UpdateFinishedTrialError):
             self._running[number].report(value, step)
             return self._running[number].should_prune()
+        return True  # another session has taken the trial over
 
-    def record(self, number: int, outcome: TrialResult) -> None:
-        """Record the result of a trial, and end it."""
-        trial = self._running.pop(number)
-        for name, value in outcome.attributes.items():
-            trial.set_user_attr(name, value)
-        if outcome.reason:
-            trial.set_user_attr(REASON, outcome.reason)
-        with silence_warnings():
-            if outcome.state == "complete":
-                self._study.tell(trial, outcome.value)
-            else:
-                self._study.tell(trial, state=TrialState.PRUNED if outcome.state == "pruned" else TrialState.FAIL)
-        self.finished += 1
+    def record(self, number: int, outcome: TrialResult) -> bool:
+        """Record the result of a trial, and end it; return False if it is another session's by now."""
+        trial, recorded = self._running.pop(number), False
+        with self._ending(number) as is_own, silence_warnings():
+            if is_own:
+                for name, value in outcome.attributes.items():
+                    trial.set_user_attr(name, value)
+                if outcome.reason:
+                    trial.set_user_attr(REASON, outcome.reason)
+                if outcome.state == "complete":
+                    self._study.tell(trial, outcome.value)
+                else:
+                    self._study.tell(trial, state=TrialState.PRUNED if outcome.state == "pruned" else TrialState.FAIL)
+                recorded = True
+        return recorded
 
     def requeue(self, number: int) -> bool:
         """Fail a trial whose worker died, and queue its values again; return False if the trial is given up instead."""
         self._running.pop(number, None)
-        trials = self._trials()
-        deaths = trials[number].user_attrs.get(DEATHS, 0) + 1
-        if deaths < ATTEMPTS:
-            self._put_back(trials[number], trials, deaths)
-            return True
-        self._study._storage.set_trial_user_attr(trials[number]._trial_id, REASON, f"{deaths} workers died of it.")
-        self._study._storage.set_trial_state_values(trials[number]._trial_id, TrialState.FAIL)
-        self.finished += 1
-        return False
+        with self._ending(number) as is_own:
+            trial = self._trials()[number]
+            deaths = trial.user_attrs.get(DEATHS, 0) + 1
+            if is_own and deaths < ATTEMPTS:
+                self._fail(trial)
+                self._queue(trial, deaths)
+            elif is_own:
+                self._study._storage.set_trial_user_attr(trial._trial_id, REASON, f"{deaths} workers died of it.")
+                self._fail(trial)
+        return not is_own or deaths < ATTEMPTS
 
     def recover(self) -> None:
-        """Queue the values of every trial that was cut short again."""
-        trials = self._trials()
-        for trial in trials:
-            if trial.state == TrialState.RUNNING:
-                self._put_back(trial, trials, trial.user_attrs.get(DEATHS, 0))
-        self._running.clear()
+        """Queue the values of every trial again that was cut short, and count those that were not.
+
+        A trial is failed first, which the storage allows once, and a crash before its values are queued is made good
+        by whoever recovers next. If several sessions may run the study, it must be theirs alone.
+        """
+        for trial in self._trials():
+            is_other = trial.state == TrialState.RUNNING and trial.number not in self._running
+            if is_other and self._locks.take(trial.number):
+                with suppress(UpdateFinishedTrialError):
+                    self._fail(trial)
+                self._locks.release(trial.number)
+        latest = {trial.user_attrs.get(RETRY, trial.number): trial for trial in self._trials()}
+        for trial in sorted(latest.values(), key=lambda trial: trial.number):
+            if trial.state == TrialState.FAIL and REASON not in trial.user_attrs:
+                self._queue(trial, trial.user_attrs.get(DEATHS, 0))
+        self._count()
+
+    def abandon(self) -> None:
+        """Queue the values of the trials that this session runs again."""
+        with self._locks.exclusive():
+            self._running.clear()
+            self.recover()
+
+    @contextmanager
+    def writing_end(self) -> Iterator[bool]:
+        """Hold the right to write the end of the study; yield False if another session holds it."""
+        with self._locks.end() as free:
+            yield free
+
+    def read_end(self) -> dict[str, Any]:
+        """Return who wrote the end of the study, as :meth:`record_end` recorded it; empty if nobody did."""
+        return dict(self._study.user_attrs.get(END, {})) if self.host else {}
+
+    def record_end(self, written: bool, **facts: Any) -> None:
+        """Record who writes the end of the study, or has written it, if sessions of several hosts may."""
+        with suppress(SQLAlchemyError, StorageInternalError) if written else nullcontext():
+            if self.host:
+                self._study.set_user_attr(END, facts | {"written": written})
 
     def best(self) -> BestTrial | None:
         """Return the best complete trial, of several the first; None if no trial is complete."""
@@ -157,20 +217,38 @@ class TrialLog:
         end = waiting.user_attrs.get(RETRY, waiting.number) if waiting else len(trials)
         return sum(RETRY not in trial.user_attrs for trial in trials[:end])
 
-    def _put_back(self, trial: FrozenTrial, trials: list[FrozenTrial], deaths: int) -> None:
-        """Queue a retry, then fail the trial: a crash in between loses nothing and queues no second retry."""
-        first = trial.user_attrs.get(RETRY, trial.number)
-        if not any(other.user_attrs.get(RETRY) == first for other in trials[trial.number + 1 :]):
-            system = {key: value for key, value in trial.system_attrs.items() if not key.startswith("completed_rung")}
-            system.pop("fixed_params", None)
-            if len(trial.params) == len(self._ranges):
-                system["fixed_params"] = trial.params
-            self._study.add_trial(
-                optuna.create_trial(
-                    state=TrialState.WAITING, system_attrs=system, user_attrs={RETRY: first, DEATHS: deaths}
-                )
-            )
+    @contextmanager
+    def _ending(self, number: int) -> Iterator[bool]:
+        """End a trial while no other session ends one; yield whether it has not been ended by another."""
+        with self._locks.exclusive():
+            with suppress(UpdateFinishedTrialError):
+                yield self._trials()[number].state == TrialState.RUNNING
+            self._locks.release(number)
+            self._count()
+
+    def _count(self) -> None:
+        """Count the trials that have finished, and those of other sessions."""
+        trials, ended = self._trials(), (TrialState.COMPLETE, TrialState.PRUNED)
+        self.finished = sum(
+            trial.state in ended or (trial.state == TrialState.FAIL and REASON in trial.user_attrs) for trial in trials
+        )
+        others = [t for t in trials if t.state == TrialState.RUNNING and t.number not in self._running]
+        self.elsewhere = [str(trial.user_attrs.get(HOST, "another host")) for trial in others]
+
+    def _fail(self, trial: FrozenTrial) -> None:
         self._study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def _queue(self, trial: FrozenTrial, deaths: int) -> None:
+        """Queue a retry of a trial that has failed."""
+        first = trial.user_attrs.get(RETRY, trial.number)
+        system = {key: value for key, value in trial.system_attrs.items() if not key.startswith("completed_rung")}
+        system.pop("fixed_params", None)
+        if len(trial.params) == len(self._ranges):
+            system["fixed_params"] = trial.params
+        retry = optuna.create_trial(
+            state=TrialState.WAITING, system_attrs=system, user_attrs={RETRY: first, DEATHS: deaths}
+        )
+        self._study.add_trial(retry)
 
 
 def cause_of(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from permafrost.data.errors import first_line
+from permafrost.data.errors import PermafrostError, first_line
 from permafrost.data.progress import Receive
 from permafrost.data.spec import SpecError, flatten_settings, manual, nearest, plain
 from permafrost.probes.config.recipe import VARIABLE_TABLES, Recipe, Variant, with_variant
@@ -57,6 +57,27 @@ class TrialResult:
     attributes: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     """Reason, if the trial was refused."""
+
+
+class StudyElsewhere(PermafrostError):  # noqa: N818  no error
+    """Ends a session whose study has enough trials, if another session writes its end; the message says where."""
+
+    exit_code = 0
+
+    def __init__(self, study: str, trials: int, host: str, folder: str, written: bool) -> None:
+        """Describe where a study stands.
+
+        Args:
+            study: name of the study.
+            trials: number of finished trials.
+            host: that of the session which writes the end, or wrote it.
+            folder: folder of the study on that host.
+            written: whether the end has been written: tables, report, and the run of the best trial.
+        """
+        self.study, self.trials, self.host, self.folder, self.written = study, trials, host, folder, written
+        done = "wrote its results, and trained its best trial again" if written else "is about to write its results"
+        way = "--if-done again writes them here too" if written else "if it dies, the same command writes them"
+        super().__init__(f"study '{study}' is complete, {trials:,} trials; {host} {done}: {folder} ({way})")
 
 
 class TrialPruned(Exception):  # noqa: N818  no error

@@ -122,9 +122,13 @@ class WorkerPool:
         """Answer the report of an epoch: whether to stop the trial."""
         _send(worker.pipe, stop)
 
-    def messages(self) -> Iterator[tuple[Worker, Any]]:
-        """Wait for messages, and yield them; a worker that died is replaced, and :class:`WorkerDied` its message."""
-        ready = connection.wait([worker.pipe for worker in self._workers])
+    def messages(self, seconds: float | None = None) -> Iterator[tuple[Worker, Any]]:
+        """Wait for messages, and yield them; a worker that died is replaced, and :class:`WorkerDied` its message.
+
+        Args:
+            seconds: time after which to wait no longer; None waits for ever.
+        """
+        ready = connection.wait([worker.pipe for worker in self._workers], seconds)
         for worker in [worker for worker in self._workers if worker.pipe in ready]:
             try:
                 message = worker.pipe.recv()

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.records import CorpusError
+from permafrost.data.device.transfer import to_device, to_numpy
 from permafrost.data.progress import Progress
 from permafrost.data.spec import SpecError
 from permafrost.probes.config.train import PretrainingSpec
 from permafrost.probes.inputs.disk import reading_ahead
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.models.autoencoder import Autoencoder, squared_errors
-from permafrost.probes.models.devices import to_device, to_numpy
 from permafrost.probes.models.layerwise import LayerwiseLinear, SeededRandom
 from permafrost.probes.models.pair_features import difference_features
 from permafrost.probes.models.probe import Probe

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from permafrost.probes.models.devices import to_numpy
+from permafrost.data.device.transfer import to_numpy
 
 StepRecord = dict[str, Any]
 """``losses``: task -> ``[member]``; ``weights``: task -> weight; ``cosines``: lists of two tasks and cosine. Tensors on

@@ -21,7 +21,7 @@ from permafrost.data.errors import CheckpointError
 from permafrost.data.progress import Eta, NoProgress, Progress
 from permafrost.probes.balancing.gradients import EVERY_STEPS
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.models.devices import forked_generators
+from permafrost.probes.models.generators import forked_generators
 from permafrost.probes.training.best_state import BestStates, History
 from permafrost.probes.training.checkpoint import Checkpoint
 from permafrost.probes.training.log import StepRecord, TrainingLog, epoch_facts, on_cpu

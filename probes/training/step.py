@@ -14,7 +14,7 @@ from permafrost.data.spec import SpecError
 from permafrost.probes.balancing.base import Number
 from permafrost.probes.balancing.gradients import gradient_cosines
 from permafrost.probes.config.train import TrainSpec
-from permafrost.probes.models.devices import default_generator
+from permafrost.probes.models.generators import default_generator
 from permafrost.probes.models.layerwise import SeededRandom
 from permafrost.probes.training.best_state import check_shape
 from permafrost.probes.training.log import StepRecord

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from permafrost.data.corpora.corpus import Corpus
+from permafrost.data.device.transfer import to_numpy
 from permafrost.data.progress import Progress
 from permafrost.probes.inputs.latents import ProbeInputs
-from permafrost.probes.models.devices import to_numpy
 from permafrost.probes.models.probe import Probe, stack
 from permafrost.probes.models.sentence_probes import ROUNDING, ScoreProbe
 from permafrost.probes.objectives.base import untrained_cosines

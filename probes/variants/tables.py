@@ -12,9 +12,9 @@ import pandas as pd
 
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.corpora.skipped import SkippedRow
+from permafrost.data.device.transfer import to_numpy
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.metrics.projection import project
-from permafrost.probes.models.devices import to_numpy
 from permafrost.probes.variants.trained_variant import TrainedTask, TrainedVariant
 
 BREAKDOWN_COLUMNS = ["variant", "split", "kind", "group", "metric", "value", "low", "high", "n"]

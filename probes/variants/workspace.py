@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from permafrost.data.corpora.spec import CorpusSpec
+from permafrost.data.device.transfer import CPU
 from permafrost.data.machine import free_memory, pick_device
 from permafrost.data.plan.layers import resolve_layers
 from permafrost.data.progress import Progress
@@ -16,7 +17,6 @@ from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.providers import FrozenStates, LatentProvider
 from permafrost.probes.inputs.token_inputs import read_inputs
-from permafrost.probes.models.devices import CPU
 from permafrost.probes.tasks.registry import Problem, make_problem
 from permafrost.probes.training.resume import UnfinishedTrainings
 from permafrost.probes.variants.caches import EncoderCache, GetInputs, InputCache

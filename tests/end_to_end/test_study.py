@@ -10,6 +10,7 @@ import pytest
 
 from permafrost import api
 from permafrost.data.spec import SpecError
+from permafrost.probes.search.trials import StudyElsewhere
 from tests.support.bench import Bench
 
 SPACE = [
@@ -68,6 +69,21 @@ def test_a_study_of_a_variant_begins_from_its_settings(bench):
     settings = bench.of_pairs(SPACE[1])
     found, _ = api.study("pairs", settings, "v", trials=2, runs=bench.runs, variant="weights")
     assert tomllib.loads(found.recipe.read_text())["probe"]["encoder"] == "none"
+
+
+def test_a_study_that_another_host_ends_is_told_in_a_line(bench, monkeypatch):
+    def ends(*_, **__):
+        raise StudyElsewhere("pairs", 20, "host-b", "/runs/study-pairs", written=True)
+
+    monkeypatch.setattr(api, "study", ends)
+    code, out, err = bench.command("study", "pairs")
+    assert (code, err) == (0, "")
+    assert out.startswith("study 'pairs' is complete, 20 trials; host-b wrote its results")
+    code, out, _ = bench.command("study", "pairs", "--json")
+    facts = {"trials": 20, "host": "host-b", "folder": "/runs/study-pairs", "written": True}
+    assert json.loads(out) == {"study": "pairs", "elsewhere": facts}
+    code, _, err = bench.command("study", "pairs", "--if-done", "fail")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 @pytest.mark.slow

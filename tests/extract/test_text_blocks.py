@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
+from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.extraction import extract, extract_together
 from permafrost.extract.text_blocks import text_blocks
@@ -104,6 +106,29 @@ def test_a_list_a_stream_and_a_request_for_each_block_give_the_same_bits(plan, s
     warm = Notes()
     assert extract(plan, iter(TEXTS), spec, warm).texts_run == 0
     assert not warm.notes
+
+
+def test_blocks_that_are_laid_out_ahead_give_the_same_bits(plan, spec, monkeypatch):
+    """And an error of a text in a later block, which is found ahead, comes in its place."""
+    here = extract(plan, TEXTS, spec)
+    monkeypatch.setattr("permafrost.extract.extraction._Request.overlaps", True)
+    real, threads = BackboneRunner.tokenize, list[str]()
+
+    def tokenized(self: BackboneRunner, *given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return real(self, *given)
+
+    monkeypatch.setattr(BackboneRunner, "tokenize", tokenized)
+    ahead = extract(plan, iter(TEXTS), elsewhere(spec, "ahead"))
+    assert ahead.texts_run == len(TEXTS)
+    assert len(threads) == -(-len(TEXTS) // BLOCK), "each block is tokenized once"
+    assert "stage 0" in threads
+    np.testing.assert_array_equal(bits(ahead.store), bits(here.store))
+    with pytest.raises(TextError, match=f"the {4 * BLOCK} texts of the blocks before it are stored"):
+        extract(
+            replace(plan, truncation="refuse"), iter([*TEXTS[: 4 * BLOCK], "dog " * 60]), elsewhere(spec, "refused")
+        )
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stage ")]
 
 
 def test_a_request_of_one_block_is_announced_as_before(plan, spec):

@@ -221,16 +221,16 @@ def test_tokens_of_a_reworded_text_are_refused():
 
 def test_the_self_check_looks_at_every_token(tiny, texts, tmp_path, monkeypatch):
     """A capture that takes some tokens from a neighbour is found before anything is stored."""
-    from permafrost.extract.capture import runner
+    from permafrost.extract.capture import forward
 
-    real = runner.capture
+    real = forward.capture_on_device
 
     def shifted(*given: Any) -> Any:
         found = real(*given)
-        found["tokens"][:, 1:3] = found["tokens"][:, 2:0:-1]
+        found["tokens"][:, 1:3] = found["tokens"][:, 1:3].flip(1)
         return found
 
-    monkeypatch.setattr(runner, "capture", shifted)
+    monkeypatch.setattr(forward, "capture_on_device", shifted)
     plan = CapturePlan(backbone=str(tiny("bert")), views=("mean", "tokens"), max_tokens=32, **FLOAT32)
     with pytest.raises(MachineError, match="self-check"):
         extract(plan, texts, settings(tmp_path))

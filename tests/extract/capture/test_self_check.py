@@ -174,11 +174,10 @@ def norm_twice(patch: pytest.MonkeyPatch, _: Path) -> None:
         norm = [module for module in backbone.model.modules() if type(module).__name__.endswith("Norm")][-1]
         for view, layers in columns.items():
             if backbone.source.layers - 1 in layers:
-                again = norm(torch.from_numpy(found[view][-1]).to(backbone.device, backbone.dtype))
-                found[view][-1] = again.cpu().to(torch.float64).numpy()
+                found[view][-1] = norm(found[view][-1].to(backbone.dtype))
         return found
 
-    wrapped(patch, runner, "capture", twice)
+    wrapped(patch, capture, "capture_on_device", twice)
 
 
 def norm_not_asked_for(patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -187,7 +186,10 @@ def norm_not_asked_for(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def layers_off_by_one(patch: pytest.MonkeyPatch, _: Path) -> None:
-    wrapped(patch, runner, "capture", lambda real, *given: {v: np.roll(x, 1, 0) for v, x in real(*given).items()})
+    def rolled(real: Any, *given: Any) -> dict[str, torch.Tensor]:
+        return {view: values.roll(1, 0) for view, values in real(*given).items()}
+
+    wrapped(patch, capture, "capture_on_device", rolled)
 
 
 def positions_start_at_one(patch: pytest.MonkeyPatch, _: Path) -> None:

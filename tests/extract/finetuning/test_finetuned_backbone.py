@@ -13,12 +13,12 @@ from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments, TextError
 from permafrost.extract.architecture.configuration import BackboneError
+from permafrost.extract.attention.varlen import MAX_GROUP_TOKENS, group_by_length, rows_of
 from permafrost.extract.capture.pooling import POOLINGS
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
 from permafrost.extract.finetuning.finetuned_backbone import FinetunedBackbone
 from permafrost.extract.finetuning.top_blocks import TopBlocks
-from permafrost.extract.finetuning.varlen import MAX_GROUP_TOKENS, group_by_length, rows_of
 from permafrost.extract.tokenization.token_ids import read_token_ids
 from tests.support.marks import slow_but_first
 from tests.support.models.families import FAMILIES
@@ -217,7 +217,7 @@ def test_no_group_has_more_places_than_there_is_room_for():
 
 
 def test_rows_hold_every_token_once_and_no_more_than_there_is_room_for(monkeypatch):
-    monkeypatch.setattr("permafrost.extract.finetuning.varlen.MAX_GROUP_TOKENS", 60)
+    monkeypatch.setattr("permafrost.extract.attention.varlen.MAX_GROUP_TOKENS", 60)
     lengths = np.array([3, 59, 3, 20, 90, 21, 4, 4])
     rows = rows_of(lengths, torch.device("cpu"))
     assert sorted(torch.cat([row.tokens for row in rows]).tolist()) == list(range(lengths.sum()))
@@ -236,7 +236,7 @@ def test_what_takes_several_rows_is_the_same(family, plan_of, below_of, some, mo
     below, lengths, _ = below_of(plan_of(family), some, 1)
     with torch.no_grad():
         expected = {view: model(below, lengths, view) for view in ("tokens", "max")}
-        monkeypatch.setattr("permafrost.extract.finetuning.varlen.MAX_GROUP_TOKENS", 30)
+        monkeypatch.setattr("permafrost.extract.attention.varlen.MAX_GROUP_TOKENS", 30)
         for view, states in expected.items():
             assert_close(model(below, lengths, view), states)
 

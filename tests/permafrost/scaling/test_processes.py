@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from permafrost.data.errors import InputError
+from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.extract.distributed.shards import ShardOfPacks
 from permafrost.scaling import processes
-from permafrost.scaling.processes import extract_in_processes, run_worker
+from permafrost.scaling.processes import deal_devices, extract_in_processes, run_worker
 from permafrost.scaling.request import ExtractionRequest
 from tests.support.bench import Bench
 
@@ -77,6 +78,24 @@ def test_processes_share_the_work_and_a_killed_one_is_replaced(request_for, monk
     store = extracted.latents[0].store
     assert store.count_texts() == sum(len(shard.keys) for shard in store.shards), "a text is stored once"
     assert {facts.get("worker") for name, facts in told.events if name == "extracted"} == {0, 1, None}
+
+
+@pytest.mark.parametrize(
+    ("found", "settings", "expected"),
+    [
+        (["cpu"], {}, ["", "", ""]),
+        (["cpu", "cuda:0"], {}, ["cuda:0", "cuda:0", "cuda:0"]),
+        (["cpu", "cuda:0", "cuda:1"], {}, ["cuda:0", "cuda:1", "cuda:0"]),
+        (["cpu", "cuda:0", "cuda:1", "cuda:2", "cuda:3"], {"device": "cuda"}, ["cuda:0", "cuda:1", "cuda:2"]),
+        (["cpu", "cuda:0", "cuda:1"], {"device": "cpu"}, ["", "", ""]),
+        (["cpu", "cuda:0", "cuda:1"], {"device": "cuda:1"}, ["", "", ""]),
+        (["cpu", "cuda:0", "cuda:1"], {"device_map": "auto"}, ["", "", ""]),
+        (["cpu", "mps"], {}, ["", "", ""]),
+    ],
+)
+def test_each_worker_has_a_gpu_of_its_own_as_far_as_there_are_some(found, settings, expected):
+    dealt = deal_devices(3, found, ExtractSpec(**settings))
+    assert dealt == expected
 
 
 def test_an_error_of_a_worker_can_be_sent_whatever_its_fields(request_for):

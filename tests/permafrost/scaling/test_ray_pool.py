@@ -1,7 +1,15 @@
 """Extraction on a Ray cluster of this machine: actors that die or fail, and addresses where nobody answers."""
 
+import json
 import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +115,58 @@ def test_a_port_of_something_else_is_refused_soon(on_path, request_for, monkeypa
         monkeypatch.setattr(ray_address, "SECONDS_TO_ANSWER", 0.5)
         with pytest.raises(InputError, match="ray start --head"):
             extract_on_ray(request_for(10, "none"), address, 1, NoProgress())
+
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def cluster(on_path: None, tmp_path: Path) -> Iterator[str]:
+    """The address of a cluster with a token, which runs as a process of its own and ends with the test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder, log = tempfile.mkdtemp(prefix="ray-", dir="/tmp"), tmp_path / "ray.log"  # its sockets need a short path
+    options = [f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--block"]
+    program = "from ray.scripts.scripts import main; main()"
+    with log.open("w") as output:
+        head = subprocess.Popen(
+            [sys.executable, "-c", program, "start", "--head", *options, f"--temp-dir={folder}"],
+            env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
+            stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        while "Ray runtime started" not in log.read_text():
+            assert head.poll() is None, log.read_text()
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        head.send_signal(signal.SIGTERM)  # it ends what it started
+        try:
+            head.wait(timeout=30)
+        finally:
+            os.killpg(head.pid, signal.SIGKILL) if head.poll() is None else None
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_running_cluster_is_joined_with_its_token_and_predicts(cluster, request_for, finished, monkeypatch, tmp_path):
+    for mode, token, message in (
+        ("", "", "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN"),
+        ("token", TOKEN[::-1], "is not that of the cluster: set RAY_AUTH_MODE=token"),
+    ):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode or "disabled")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        with pytest.raises(InputError, match=message) as caught:
+            extract_on_ray(request_for(10, "none"), cluster, 1, NoProgress())
+        assert "\n" not in str(caught.value)
+    bench, done = finished
+    file, words = tmp_path / "pairs.csv", ["predict", str(done.path), "--file", str(tmp_path / "pairs.csv"), "--out"]
+    file.write_text("sentence1,sentence2\na dog runs,the grass\n")
+    program = "from permafrost.cli.main import main; main()"  # Ray reads the token once a process
+    command = [sys.executable, "-c", program, *words, str(tmp_path / "ray.jsonl"), "--ray", cluster, "--workers", "1"]
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert bench.command(*words, str(tmp_path / "alone.jsonl"))[0] == 0
+    answers = [json.loads((tmp_path / name).read_text()) for name in ("ray.jsonl", "alone.jsonl")]
+    assert answers[0]["score"] == pytest.approx(answers[1]["score"], abs=1e-4)

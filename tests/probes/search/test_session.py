@@ -552,18 +552,20 @@ def test_a_full_disk_leaves_the_journal_whole(journal):
     assert journal.read_bytes() == whole
 
 
-def test_a_trial_cut_between_queueing_and_failing_is_queued_once(tmp_path, monkeypatch):
+def test_a_trial_cut_between_failing_and_queueing_is_queued_once(tmp_path, monkeypatch):
     journal, recipe = tmp_path / "journal.log", searching()
     with open_study("s", recipe, None, journal) as trial_log:
-        number, _ = trial_log.ask()
-        trial = trial_log._trials()[number]
-        with monkeypatch.context() as patch:
-            patch.setattr(trial_log._study._storage, "set_trial_state_values", lambda *_: None)
-            trial_log._put_back(trial, trial_log._trials(), 0)
+        _, params = trial_log.ask()
+        monkeypatch.setattr(trial_log._study, "add_trial", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            trial_log.abandon()
+    with open_study("s", recipe, None, journal):
+        pass
     with open_study("s", recipe, None, journal) as trial_log:
         states = [row["state"] for row in trial_log.rows()]
         assert states == ["FAIL", "WAITING"]
-        again, _ = trial_log.ask()
+        again, same = trial_log.ask()
+        assert same == params
         trial_log.record(again, TrialResult("complete", 1.0))
         assert again == 1
         assert trial_log.finished == 1

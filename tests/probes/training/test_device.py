@@ -172,6 +172,7 @@ def test_a_balancer_computes_where_the_losses_are_and_waits_for_none(name, devic
 
 ROOT = Path(probes.__file__).parents[1]
 STEP: dict[str, tuple[str, ...]] = {
+    "data/device/transfer.py": (),
     "probes/balancing/*.py": (),
     "probes/inputs/finetuned.py": ("text_states", "_run_distinct", "_run_blocks"),
     "probes/inputs/latents.py": ("text_states", "_index"),
@@ -183,17 +184,21 @@ STEP: dict[str, tuple[str, ...]] = {
     "probes/objectives/tokens.py": ("loss", "_word_logits", "_logits"),
     "probes/training/encoder_pretraining.py": ("loss", "read", "logits"),
     "probes/training/step.py": ("run", "_backward", "clip_by_member"),
+    "extract/capture/forward.py": ("start_capture", "capture_on_device", "_inputs", "_additive"),
+    "extract/capture/pooling.py": ("pool_last", "pool_cls", "pool_sum", "pool_mean", "pool_weighted_mean", "pool_max"),
     "extract/finetuning/cut_model.py": ("forward", "run_row", "_run", "_tapped", "_model_inputs", "_any_ids"),
     "extract/finetuning/finetuned_backbone.py": ("forward", "_states", "_pool"),
-    "extract/finetuning/varlen.py": (),
+    "extract/attention/varlen.py": (),
 }
-"""Files, and their functions, that a step runs; all functions of a file if none is named."""
+"""Files, and their functions, that a step of a training or a forward pass of an extraction runs; all functions of a
+file if none is named."""
 
 READS = {"cpu", "numpy", "item", "tolist", "to_numpy"}
 """Calls that wait for the device."""
 
 ELSEWHERE = {
-    "devices.to_numpy": "it is what reads",
+    "transfer.start_to_numpy": "what it returns reads, on a thread of its own",
+    "transfer.to_numpy": "it is what reads",
     "gradients.projection_factors": "an order that is drawn on the CPU",
     "pair_features.best_cosines": "of an array",
     "finetuned._run_blocks": "of an array",
@@ -202,6 +207,7 @@ ELSEWHERE = {
     "token_inputs.ragged": "of an array",
     "token_inputs.text_states": "of an array",
     "varlen._make_row": "of an array",
+    "varlen.groups": "of an array",
 }
 """Function -> why it may: no tensor of a step is read."""
 

@@ -3,9 +3,10 @@
 For attention, and for pooling, texts of similar length are grouped and padded to the longest of the group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from permafrost.data.device.transfer import to_device
 from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths, pad_index
+from permafrost.extract.attention.kernel import Spans, attend_by_kernel, has_kernel
 
 MAX_GROUP_TOKENS = 8192
 """Most tokens in a group, padding included, and most tokens in a row; a longer text is alone."""
@@ -56,6 +59,37 @@ class Group:
         """Return ``[layer, text, token, ...]`` of this group as ``[layer, token, ...]``, without padding."""
         flat = padded.flatten(1, 2)
         return flat if self.token_index is None else flat.index_select(1, self.token_index)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts that lie back to back in a row, in any order; for a forward pass without gradients."""
+
+    lengths: NDArray[np.int64]
+    device: torch.device
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Neighbours of similar length, of which none is less than half as long as the longest of its group."""
+        groups: list[list[int]] = []
+        longest = shortest = 0
+        for text, length in enumerate(self.lengths.tolist()):
+            if not groups or 2 * min(shortest, length) < max(longest, length):
+                groups.append([])
+                longest = shortest = length
+            groups[-1].append(text)
+            longest, shortest = max(longest, length), min(shortest, length)
+        ends = offsets_from_lengths(self.lengths).tolist()
+        return [
+            _make_group(np.array(texts), self.lengths[texts], slice(ends[texts[0]], ends[texts[-1] + 1]), self.device)
+            for texts in groups
+        ]
+
+    @cached_property
+    def spans(self) -> Spans:
+        """Where they lie."""
+        starts = offsets_from_lengths(self.lengths).astype(np.int32)
+        return Spans(to_device(starts, self.device), int(self.lengths.max()))
 
 
 @dataclass(frozen=True)
@@ -118,7 +152,7 @@ def group_by_length(lengths: NDArray[np.int64], group_cost: int = GROUP_COST_TOK
 @lru_cache
 def register_attention() -> str:
     """Register the attention over rows of several texts with transformers; return its name."""
-    from transformers import AttentionInterface  # slow to import, and commands that fine-tune nothing do without it
+    from transformers import AttentionInterface  # slow to import, and most commands do without it
 
     AttentionInterface.register(__name__, _attend_within_texts)
     return __name__
@@ -133,7 +167,8 @@ def _attend_within_texts(
     scaling: float | None = None,
     dropout: float = 0.0,
     *,
-    groups: Sequence[Group],
+    groups: Sequence[Group] = (),
+    texts: Texts | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -141,19 +176,39 @@ def _attend_within_texts(
 
     Args:
         query: ``[1, head, token, size]``; ``key`` and ``value`` may have fewer heads, each shared by several queries.
+        groups: the texts of the row in groups; or else
+        texts: the texts of the row, for which a kernel of the device is taken that needs no padding, if it is right.
         sliding_window: tokens that a token sees on one side, its own included; None if it sees all.
     """
-    heads = query.shape[1]
-    row = [states[0].repeat_interleave(heads // states.shape[1], 0).transpose(0, 1) for states in (query, key, value)]
-    outputs = []
-    for group in groups:
-        causal, mask = _visible(group, bool(module.is_causal), sliding_window)
-        padded_query, padded_key, padded_value = (group.padded(states).transpose(1, 2) for states in row)
-        attended = nn.functional.scaled_dot_product_attention(
-            padded_query, padded_key, padded_value, mask, dropout, causal, scale=scaling
-        )
-        outputs.append(group.packed(attended.transpose(1, 2)))
-    return torch.cat(outputs)[None], None
+    causal, states = bool(module.is_causal), (query, key, value)
+
+    def attend_in_groups() -> Tensor:
+        row = [each[0].repeat_interleave(query.shape[1] // each.shape[1], 0).transpose(0, 1) for each in states]
+        outputs = []
+        for group in texts.groups if texts else groups:
+            is_causal, mask = _visible(group, causal, sliding_window)
+            padded_query, padded_key, padded_value = (group.padded(each).transpose(1, 2) for each in row)
+            attended = nn.functional.scaled_dot_product_attention(
+                padded_query, padded_key, padded_value, mask, dropout, is_causal, scale=scaling
+            )
+            outputs.append(group.packed(attended.transpose(1, 2)))
+        return torch.cat(outputs)[None]
+
+    if texts is None or not has_kernel(query.device, query.dtype):
+        return attend_in_groups(), None
+    side = sliding_window - 1 if sliding_window else -1
+    return attend_by_kernel(states, texts.spans, (side, 0 if causal else side), scaling, attend_in_groups), None
+
+
+@contextmanager
+def attention_within_texts(model: Any) -> Iterator[None]:
+    """Give a model the attention over rows of several texts, and its own again afterwards."""
+    own = model.config._attn_implementation
+    model.set_attn_implementation(register_attention())
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
 
 
 def _visible(group: Group, causal: bool, window: int | None) -> tuple[bool, Tensor | None]:
@@ -187,8 +242,3 @@ def _make_group(texts: NDArray[np.int64], lengths: NDArray[np.int64], tokens: sl
         return group
     pads, places = to_device(index.ravel(), device), to_device(np.flatnonzero(real), device)
     return replace(group, pad_index=pads, token_index=places)
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """Return an array on a device; a copy to CUDA is not waited for."""
-    return torch.from_numpy(array).to(device, non_blocking=device.type == "cuda")
