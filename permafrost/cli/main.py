@@ -219,7 +219,7 @@ def _show_elsewhere(elsewhere: StudyElsewhere, as_json: bool, if_done: IfDone) -
         names = ("trials", "host", "folder", "written")
         show_json({"study": elsewhere.study, "elsewhere": {name: getattr(elsewhere, name) for name in names}})
     else:
-        print(elsewhere)
+        say(elsewhere)
 
 
 def _show_study(result: StudyResult, best: RunResult, as_json: bool) -> None:
