@@ -6,14 +6,24 @@ A file or folder is written under a temporary name, synced, then renamed: a read
 import contextlib
 import fcntl
 import os
+import platform
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from glob import escape
+from functools import cache
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+
+TEMPORARY_NAME = re.compile(
+    r"\.(?P<prefix>.*)[0-9a-f]{32}(\.(?P<pid>\d+)-(?P<started>\d+)@(?P<host>[\w-]*))?\.tmp", re.DOTALL
+)
+"""Name of :func:`temporary_path`: prefix, random digits, and the process that writes it."""
+
+SECONDS_OF_OTHERS = 3600.0
+"""Age from which a temporary file of another host, or of an earlier version, belongs to no running process."""
 
 
 def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
@@ -36,7 +46,8 @@ def temporary_path(folder: Path, prefix: str = "") -> Iterator[Path]:
         prefix: beginning of the hidden name, for :func:`remove_leftovers`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{prefix}{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+    owner = f"{os.getpid()}-{_start_of(os.getpid())}@{_host()}"
+    temporary = folder / f".{prefix}{uuid.uuid4().hex}.{owner}{TEMPORARY_SUFFIX}"
     try:
         yield temporary
     finally:
@@ -57,19 +68,50 @@ def move_into_place(temporary: Path, path: Path, check: Callable[[Path], None] |
     _sync(path.parent)
 
 
-def remove_leftovers(folder: Path, prefix: str = "", seconds: float = 0.0) -> list[Path]:
-    """Remove what processes that were killed have left of :func:`temporary_path` with this prefix; return the paths.
+def remove_leftovers(folder: Path, prefix: str = "", alone: bool = False) -> list[Path]:
+    """Remove what processes that were killed have left of :func:`temporary_path`; return the paths.
+
+    What a running process of this host writes stays.
 
     Args:
-        seconds: age from which a file belongs to no running process; 0 removes all.
+        prefix: beginning of the names to remove.
+        alone: whether the caller holds a lock under which no other process writes names with this prefix.
     """
     leftovers = []
-    for path in folder.glob(f".{escape(prefix)}*{TEMPORARY_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):  # its process has just moved it into place
-            if not seconds or time.time() - path.stat().st_mtime > seconds:
-                _remove(path)
-                leftovers.append(path)
+    for path in sorted(folder.glob(f".*{TEMPORARY_SUFFIX}")):
+        name = TEMPORARY_NAME.fullmatch(path.name)
+        if name and name["prefix"].startswith(prefix):
+            with contextlib.suppress(FileNotFoundError):  # its process has just moved it into place
+                if alone or _is_left(name, path):
+                    _remove(path)
+                    leftovers.append(path)
     return leftovers
+
+
+def _is_left(name: re.Match[str], path: Path) -> bool:
+    """Return whether the process that wrote a temporary file has ended."""
+    if name["host"] != _host():
+        return time.time() - path.stat().st_mtime > SECONDS_OF_OTHERS
+    try:
+        os.kill(int(name["pid"]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return name["started"] != _start_of(int(name["pid"]))
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process began, in ticks since the start of Linux; "0" where that is not known."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0"
+
+
+@cache
+def _host() -> str:
+    return re.sub(r"[^\w-]", "_", platform.node(), flags=re.ASCII)[:40]
 
 
 def _remove(path: Path) -> None:
@@ -95,9 +137,13 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
     Args:
         wait: wait until another process releases the lock; else yield False if it is taken.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, "ab") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(path, "ab"))
+            except FileNotFoundError:  # another process has just removed the empty folder
+                continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except (BlockingIOError, PermissionError):

@@ -112,7 +112,7 @@ def _export(
     existed = bool(known and known.get("sizes") == _sizes(folder, names))
     if not existed:
         _remove_changed(folder, known or {})
-        remove_leftovers(folder)
+        remove_leftovers(folder, alone=True)
         _check_disk(folder, source, names)
         write_atomically(folder / RECORD, json.dumps({"of": description}, indent=1).encode())
         with progress.bar(f"rows to {format_name}", rows) as advance:

@@ -151,9 +151,18 @@ def _parts(batch: Any) -> Iterator[Any]:
     return (batch.slice(start, BATCH_ROWS) for start in range(0, batch.num_rows, BATCH_ROWS))
 
 
+def _is_binary(kind: Any) -> bool:
+    """Return whether a type of Arrow is bytes, of whatever layout."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    checks = types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view
+    return any(check(kind) for check in checks)
+
+
 def _rows(path: Path, batches: Any, schema: Any) -> Iterator[TypedRow]:
     names, number = names_of_classes(schema), 0
-    binary = [field.name for field in schema if field.type in ("binary", "large_binary")]
+    binary = [field.name for field in schema if _is_binary(field.type)]
     try:
         parts = (part for batch in batches for part in _parts(batch))
         for part in parts:

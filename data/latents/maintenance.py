@@ -36,9 +36,6 @@ STORE_NAME = re.compile(r"[0-9a-f]{16}")
 FILE_NAME = re.compile(rf"[0-9a-f]{{32}}({'|'.join(map(re.escape, (SUFFIX, TEXTS_SUFFIX, INDEX_SUFFIX)))})")
 """Name of a file of a store: a shard, kept texts, or an index."""
 
-LEFTOVER_SECONDS = 3600.0
-"""Age at which a temporary file belongs to no running writer: a shard is written in one go."""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -245,7 +242,7 @@ def remove_stores(folders: Iterable[Path]) -> tuple[list[Path], int]:
 
 
 def _remove_old_leftovers(folders: Iterable[Path]) -> list[Path]:
-    return [path for folder in folders for path in remove_leftovers(folder, seconds=LEFTOVER_SECONDS)]
+    return [path for folder in folders for path in remove_leftovers(folder)]
 
 
 def _redundant_shards(store: LatentStore) -> list[Path]:

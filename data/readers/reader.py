@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,6 +136,7 @@ class RecordReader:
                 if self._pattern and not (fields := self._match(origin, fields)):
                     return
                 texts, target = [get_field((origin, fields), column) for column in self.columns], None
+                self._refuse_nested(row, self.columns[: len(self.columns) - self._names_target])
                 if self.spec.rule:
                     target = RULES[self.spec.rule].label(texts[0])
                 elif self.spec.indicators:
@@ -147,6 +148,21 @@ class RecordReader:
                 split = fields.get(split_column, "")
                 yield from self.encoding.records_of(
                     Record(origin=origin, split=split, texts=tuple(texts), target=target)
+                )
+
+    @property
+    def _names_target(self) -> bool:
+        """Whether the last of the columns is the target."""
+        return self.encoding.has_target and not self.spec.rule and not self.spec.indicators
+
+    def _refuse_nested(self, row: TypedRow, columns: Sequence[str]) -> None:
+        """Raise a :class:`CorpusError` if a column of texts holds lists or tables."""
+        for column in columns:
+            if isinstance(value := row[1].get(column), dict | list):
+                noun = "a list" if isinstance(value, list) else "a table"
+                raise CorpusError(
+                    f"{row[0]}: column '{column}' holds {noun}, not a text; name a column of texts in corpus.columns "
+                    "(--columns), or write its texts to a column of their own."
                 )
 
     def _indicated(self, row: tuple[str, Mapping[str, str]]) -> str | None:

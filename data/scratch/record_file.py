@@ -20,9 +20,6 @@ from permafrost.data.errors import MachineError
 PREFIX = "records-"
 """Beginning of the name that a file has until it is open."""
 
-LEFTOVER_SECONDS = 60.0
-"""Age from which a file that still has its name belongs to no running process."""
-
 NEAR_RECORDS = 8
 """Distance of two records up to which those between them are read into the system's cache too."""
 
@@ -48,7 +45,7 @@ class RecordFile:
         """
         size = record_bytes * records
         try:
-            remove_leftovers(folder, PREFIX, LEFTOVER_SECONDS)
+            remove_leftovers(folder, PREFIX)
             with temporary_path(folder, PREFIX) as path:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             file = cls(descriptor, record_bytes, records)

@@ -52,7 +52,7 @@ def convert_once(file: Path, stamp: Stamp, folder: Path, progress: Progress) -> 
         with file_lock(folder.parent / f".{folder.name}.lock"):
             if folder.is_dir():
                 return
-            remove_leftovers(folder.parent, f"{folder.name}-")
+            remove_leftovers(folder.parent, f"{folder.name}-", alone=True)
             progress.note(f"{file.name}: converted to safetensors, once, in {folder}")
             with temporary_path(folder.parent, f"{folder.name}-") as temporary:
                 model, tokenizer = _read_model(file)

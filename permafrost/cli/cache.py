@@ -13,6 +13,7 @@ import typer
 from permafrost.cli.console import Console, cell, say, show_json, show_table
 from permafrost.cli.options import JsonOption
 from permafrost.cli.verb import VerbApp
+from permafrost.data.atomic import remove_leftovers
 from permafrost.data.errors import MachineError
 from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
@@ -134,9 +135,12 @@ def cache_prune(
     cache: CacheOption = Path("cache"),
     whole: Annotated[bool, typer.Option("--whole", help="Remove the named stores entirely.")] = False,
     gguf: Annotated[bool, typer.Option("--gguf", help="Remove every model converted from a GGUF file.")] = False,
+    runs: Annotated[
+        Path, typer.Option("--runs", metavar="FOLDER", help="Where run folders are, for what killed runs have left.")
+    ] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Remove redundant shards, shards set aside, leftovers, and converted models whose GGUF file is gone.
+    """Remove redundant shards, shards set aside, leftovers of killed processes, and models whose GGUF file is gone.
 
     With --whole, remove the named stores. A GGUF file whose converted model is removed is converted again when used.
     """
@@ -147,6 +151,8 @@ def cache_prune(
 
     folders = maintenance.pick_stores(cache, stores or [])
     removed, size = maintenance.remove_stores(folders) if whole else maintenance.prune(folders)
+    if not stores:
+        removed += [*remove_leftovers(runs), *remove_leftovers(runs / "unfinished")]
     for model in converted_models(cache):
         if gguf or (model.is_orphan and not stores):
             shutil.rmtree(model.folder)

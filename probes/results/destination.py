@@ -92,7 +92,7 @@ class Destination:
     def _recover(self) -> None:
         if self._replaced.exists() and not self.folder.exists():
             os.replace(self._replaced, self.folder)
-        remove_leftovers(self.runs, self.prefix)
+        remove_leftovers(self.runs, self.prefix, alone=True)
 
     def claim(self, name: str, temporary: Path) -> Path:
         """Rename a complete folder to the run folder and return its path; an older run of its name is removed.

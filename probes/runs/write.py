@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from permafrost.data.atomic import temporary_path, write_atomically
+from permafrost.data.atomic import remove_leftovers, temporary_path, write_atomically
 from permafrost.data.digests import digests_of_files
 from permafrost.data.machine import pick_device
 from permafrost.data.spec import flatten_settings, plain, to_toml
@@ -88,8 +88,9 @@ class RunWriter:
                 runs of their own in ``tasks/<name>``.
             folders: name -> folder to copy, of files that no record has digests of.
         """
+        remove_leftovers(self._destination.runs)
         with temporary_path(self._destination.runs, self._destination.prefix) as temporary:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)  # another run may have removed the empty folder
             _write_tasks(temporary, tasks or {})
             self._fill(temporary, record, tables)
             for name, folder in (folders or {}).items():

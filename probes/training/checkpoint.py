@@ -52,11 +52,11 @@ class Checkpoint:
             DamageError: the file is damaged.
             MachineError: the file cannot be read.
         """
-        remove_leftovers(self.path.parent, f"{self.path.name}.")
+        remove_leftovers(self.path.parent, f"{self.path.name}.", alone=True)
         try:
             if not self.path.exists():
                 return None
-            if not self.path.is_file():  # opening a pipe would wait
+            if not self.path.is_file() and not self.path.is_dir():  # opening a pipe would wait
                 raise CheckpointError(f"{self.path} is no regular file; remove it to start over.")
             with safe_open(self.path, "pt") as file:
                 metadata = file.metadata() or {}

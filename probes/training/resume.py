@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from permafrost.data.atomic import file_lock
+from permafrost.data.atomic import file_lock, remove_leftovers
 from permafrost.data.corpora.corpus import Corpus
 from permafrost.data.progress import Progress
 from permafrost.data.spec import fingerprint, flatten_settings, plain
@@ -92,6 +92,7 @@ class UnfinishedTrainings:
         lock, unfinished = _lock_of(self.path), self.path.parent
         made = [unfinished] if unfinished.parent.exists() else [unfinished, unfinished.parent]
         with file_lock(lock, wait=False) as free:
+            remove_leftovers(unfinished)
             try:
                 yield free
             finally:

@@ -1,11 +1,14 @@
 """Atomic writes: a file or folder is there as a whole or not at all, and nothing else is left."""
 
+import contextlib
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from permafrost.data.atomic import move_into_place, remove_leftovers, temporary_path, write_atomically
+from permafrost.data.atomic import file_lock, move_into_place, remove_leftovers, temporary_path, write_atomically
 
 
 def made(path, content):
@@ -66,9 +69,51 @@ def test_a_check_that_fails_keeps_the_file_before(tmp_path):
     assert found(tmp_path) == {"file": b"before"}
 
 
+def temporary_name(prefix: str = "", digits: str = "0" * 32, owner: str = "") -> str:
+    return f".{prefix}{digits}{owner and '.' + owner}.tmp"
+
+
 def test_leftovers_of_a_prefix_are_removed_and_no_others(tmp_path):
-    names = (".a[1].x.tmp", ".a[1].y.tmp", ".a1.x.tmp", "a[1].x.tmp", ".a[1].x")
-    for name in names:
+    left = [temporary_name("a[1].", digit * 32) for digit in "0f"]
+    others = [temporary_name("a1."), ".a[1].replaced.tmp", temporary_name("a[1].")[1:], temporary_name("a[1].")[:-4]]
+    for name in [*left, *others]:
         (tmp_path / name).mkdir()
-    assert {path.name for path in remove_leftovers(tmp_path, "a[1].")} == set(names[:2])
-    assert {path.name for path in tmp_path.iterdir()} == set(names[2:])
+    assert {path.name for path in remove_leftovers(tmp_path, "a[1].", alone=True)} == set(left)
+    assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
+def test_a_leftover_is_judged_by_its_owner_and_only_of_another_host_by_its_age(tmp_path):
+    with temporary_path(tmp_path, "p~") as mine:
+        owner = mine.name.split(".")[-2]
+        assert mine.name == temporary_name("p~", mine.name[3:35], owner)
+        pid, _, since = owner.partition("-")
+        reused, ended = f"{pid}-1@{since.partition('@')[2]}", f"999999999-{since}"
+        old, new = "1-1@elsewhere", "2-1@elsewhere"
+        names = {who: temporary_name("p~", owner=who) for who in (reused, ended, old, new, "")}
+        for who, name in names.items():
+            (tmp_path / name).touch()
+            if who in (old, ""):
+                os.utime(tmp_path / name, (0, 0))
+        mine.touch()
+        os.utime(mine, (0, 0))
+        removed = {path.name for path in remove_leftovers(tmp_path)}
+        assert removed == {names[who] for who in (reused, ended, old, "")}
+        assert mine.exists()
+
+
+def test_a_lock_is_taken_also_while_others_remove_the_empty_folder(tmp_path):
+    held, ends = [0], time.monotonic() + 0.5
+
+    def work(_: int) -> None:
+        while time.monotonic() < ends:
+            lock = tmp_path / "folder" / "lock"
+            with file_lock(lock):
+                held[0] += 1
+                assert held[0] == 1
+                held[0] -= 1
+                lock.unlink()
+                with contextlib.suppress(OSError):
+                    lock.parent.rmdir()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))

@@ -169,6 +169,17 @@ def test_a_broken_file_is_told_with_its_place(tmp_path, name, content, message):
     assert fault(written(tmp_path / name, content)).startswith(message)
 
 
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view", "fixed", "dictionary"])
+def test_bytes_of_any_layout_are_read_as_texts(tmp_path, kind):
+    texts = ["über", "other"]
+    values = pyarrow.array([text.encode() for text in texts], pyarrow.binary(5) if kind == "fixed" else None)
+    values = values.dictionary_encode() if kind == "dictionary" else values
+    if kind not in ("fixed", "dictionary"):
+        values = values.cast(getattr(pyarrow, kind)())
+    parquet.write_table(pyarrow.table({"a": values}), tmp_path / "f.parquet")
+    assert [fields["a"] for _, fields in read_table(tmp_path / "f.parquet")] == texts
+
+
 def test_parquet_that_is_not_utf_8_is_told_with_its_row(tmp_path):
     raw = pyarrow.array([b"ok", b"a\xff"], pyarrow.binary())
     unchecked = pyarrow.Array.from_buffers(pyarrow.string(), 2, raw.buffers())

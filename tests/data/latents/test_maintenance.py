@@ -4,13 +4,13 @@ import dataclasses
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from permafrost.data.atomic import temporary_path
 from permafrost.data.latents import maintenance
 from permafrost.data.spec import plain
 from permafrost.data.store import block, errors, shard_layout
@@ -217,15 +217,14 @@ def test_prune_removes_what_repair_set_aside(store):
     assert maintenance.prune([store.path]) == ([aside], size)
 
 
-def test_only_old_temporary_files_are_leftovers(store):
+def test_what_a_running_process_writes_is_no_leftover(store):
     add(store, ["a"])
-    old, young = store.path / ".old.tmp", store.path / ".young.tmp"
-    for path in (old, young):
-        path.write_bytes(b"x")
-    past = time.time() - 2 * maintenance.LEFTOVER_SECONDS
-    os.utime(old, (past, past))
-    assert maintenance.prune([store.path]) == ([old], 0)
-    assert young.exists()
+    with temporary_path(store.path) as mine:
+        mine.write_bytes(b"x")
+        left = mine.with_name(mine.name.replace(f"{os.getpid()}-", "999999999-"))
+        left.write_bytes(b"x")
+        assert maintenance.prune([store.path]) == ([left], 0)
+        assert mine.exists()
 
 
 def test_removing_a_store_touches_no_file_of_another_kind(store):

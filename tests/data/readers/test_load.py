@@ -107,6 +107,14 @@ def test_an_unknown_split_names_the_known_ones(tmp_path):
         own(path)
 
 
+@pytest.mark.parametrize("value", [["a", "b"], {"role": "user", "content": "a"}], ids=["a list", "a table"])
+def test_a_column_of_texts_that_holds_lists_or_tables_is_refused(tmp_path, value):
+    rows = [{"text": value, "label": "x"}, {"text": value, "label": "y"}]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(CorpusError, match=r"own\.jsonl:1: column 'text' holds a (list|table), not a text"):
+        own(tmp_path / "own.jsonl", ("text", "label"), "class")
+
+
 def test_columns_are_named_by_the_user_in_any_order(tmp_path):
     path = table(tmp_path / "p.csv", [("id", "score", "second", "first"), ("7", "3", "b", "a")])
     corpus = own(path, score_range=(1.0, 5.0), fractions=(1.0, 0.0, 0.0))

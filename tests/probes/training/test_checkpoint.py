@@ -162,8 +162,9 @@ def test_what_a_killed_save_left_goes_when_the_state_is_asked_for_and_that_of_ot
     checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
     if saved:
         checkpoint.save({"a": 1})
-    killed = checkpoint.path.parent / ".both-0.safetensors.0123.tmp"
-    other = checkpoint.path.parent / ".both-1.safetensors.0123.tmp"
+    digits = "0123456789abcdef" * 2
+    killed = checkpoint.path.parent / f".both-0.safetensors.{digits}.tmp"
+    other = checkpoint.path.parent / f".both-1.safetensors.{digits}.tmp"
     for folder in (killed, other):
         folder.mkdir()
         (folder / "part").touch()
