@@ -23,6 +23,14 @@ class ShardError(MachineError):
         self.path, self.reason = path, reason
 
 
+class MissingShardError(ShardError):
+    """A shard that is no longer there: another process has removed it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.reason = path, "the shard is no longer there"
+        MachineError.__init__(self, f"{path}: {self.reason}. Run the same command again: what it held runs anew.")
+
+
 class OtherVersionError(ShardError):
     """A shard in the format of another version of this package."""
 

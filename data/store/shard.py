@@ -20,7 +20,7 @@ from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import Counts
 from permafrost.data.remote.mirror import store_folder
 from permafrost.data.store.bfloat16 import decode, memory_dtype
-from permafrost.data.store.errors import OtherVersionError, ShardError
+from permafrost.data.store.errors import MissingShardError, OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.shard_layout import (
     KEY_BYTES,
@@ -61,6 +61,8 @@ class Shard:
                 self.peaks = read_peaks(about, self.columns)
         except OtherVersionError:
             raise
+        except FileNotFoundError as error:
+            raise MissingShardError(path) from error
         except Exception as error:  # a hostile file can raise any exception
             raise ShardError(path, f"not a whole shard ({error})") from error
         self._checked: set[tuple[str, int]] = set()
@@ -198,6 +200,8 @@ class Shard:
             else:
                 flat = self._map[start : start + size].view(region.dtype)
             values = flat.reshape(shape)
+        except FileNotFoundError as error:
+            raise MissingShardError(self.path) from error
         except (OSError, ValueError) as error:
             raise ShardError(self.path, f"{name} cannot be read ({error})") from error
         if (name, index) not in self._checked:

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from permafrost.data.atomic import remove_leftovers, temporary_path, write_atomically
 from permafrost.data.digests import digests_of_files
+from permafrost.data.errors import MachineError, first_line
 from permafrost.data.machine import pick_device
 from permafrost.data.spec import flatten_settings, plain, to_toml
 from permafrost.data.store.store import PlanLatents
@@ -87,15 +89,29 @@ class RunWriter:
             tasks: what predicts new texts, by task; a single task "probe" lies in the run folder itself, others are
                 runs of their own in ``tasks/<name>``.
             folders: name -> folder to copy, of files that no record has digests of.
+
+        Raises:
+            MachineError: the disk is full, or cannot be written.
         """
-        remove_leftovers(self._destination.runs)
-        with temporary_path(self._destination.runs, self._destination.prefix) as temporary:
-            temporary.mkdir(parents=True)  # another run may have removed the empty folder
-            _write_tasks(temporary, tasks or {})
-            self._fill(temporary, record, tables)
-            for name, folder in (folders or {}).items():
-                shutil.copytree(folder, temporary / name)
-            return self._destination.claim(self._name, temporary)
+        runs = self._destination.runs
+        try:
+            remove_leftovers(runs)
+            with temporary_path(runs, self._destination.prefix) as temporary:
+                temporary.mkdir(parents=True)  # another run may have removed the empty folder
+                _write_tasks(temporary, tasks or {})
+                self._fill(temporary, record, tables)
+                for name, folder in (folders or {}).items():
+                    shutil.copytree(folder, temporary / name)
+                return self._destination.claim(self._name, temporary)
+        except (FileExistsError, NotADirectoryError):
+            raise
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise MachineError(
+                f"{runs}: the run folder could not be written ({reason}); nothing of it was left there. Make room for "
+                "it, or set --runs to another folder, and run the same command again: what is cached and trained is "
+                "kept."
+            ) from error
 
     def rewrite(
         self,

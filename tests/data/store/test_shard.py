@@ -162,6 +162,15 @@ def test_a_provenance_that_cannot_be_is_a_damaged_shard(path, changes):
         Shard(path)
 
 
+def test_a_shard_that_is_gone_is_told_without_a_repair(path):
+    shard = Shard(path)
+    path.unlink()
+    for read in (lambda: Shard(path), lambda: shard.keys):
+        with pytest.raises(ShardError, match=r"no longer there\. Run the same command again") as gone:
+            read()
+        assert "repair" not in str(gone.value)
+
+
 def test_a_pipe_named_like_a_shard_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / f"{'0' * 32}.h5")
     with pytest.raises(ShardError, match="not a regular file"):

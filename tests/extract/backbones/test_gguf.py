@@ -110,7 +110,7 @@ def test_conversions_at_once_wait_for_one(file, tmp_path):
 def test_a_conversion_that_was_killed_leaves_nothing_that_counts(file, tmp_path):
     folder = found(file, tmp_path).folder
     assert folder is not None
-    half = folder.parent / f".{folder.name}-half.tmp"
+    half = folder.parent / f".{folder.name}-{'0' * 32}.tmp"
     folder.rename(half)
     (half / "model.safetensors").write_bytes(b"")
     assert found(file, tmp_path).folder == folder

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from permafrost import api
+from permafrost.data.errors import MachineError
 from permafrost.data.settings.toml import read_toml
 from permafrost.probes.config.load import load_recipe
+from permafrost.probes.runs import write
 from permafrost.user_data import DataArguments, load_with_data
 from tests.support.bench import COLUMNS, FILES, Bench, pairs
 
@@ -135,3 +137,16 @@ def test_the_pretraining_is_told_too(bench, quick):
     assert layers["seed"].tolist() == [0] * LAYERS + [1] * LAYERS
     record = json.loads((done.path / "record.json").read_text("utf-8"))
     assert record["probes"]["linear"]["pretraining"] == "autoencoder"
+
+
+def test_a_full_disk_names_the_folder_and_leaves_nothing_there(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(write, "write_tables", full)
+    runs = tmp_path / "full"
+    with pytest.raises(
+        MachineError, match=rf"^{runs}: the run folder could not be written \(No space left on device\)"
+    ):
+        write.RunWriter(runs, "name", None, "run").write({}, {})
+    assert not list(runs.iterdir())
