@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import re
+import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,10 @@ UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 PASSING_FACTS = ("processor", "cpu MHz", "bogomips", "apicid", "initial apicid", "core id", "physical id")
 """Lines of ``/proc/cpuinfo`` that change from time to time, or from one processor to the next."""
 
+
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": (-3, 64 * 2**20), "MALLOC_TRIM_THRESHOLD_": (-1, 256 * 2**20)}
+"""Environment variable of the allocator of glibc -> number of its option for ``mallopt``, and bytes: of the smallest
+allocation that has pages of its own, and of the most free memory that stays with the process."""
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 """Names of devices."""
@@ -52,6 +57,19 @@ def free_memory() -> int:
     except (OSError, ValueError):  # there is none, or no limit
         return available
     return min(most - used + int(counts.get("inactive_file", 0)), available)  # cached files give way
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let the allocator keep what is freed, for the next tensor of that size; return whether it does.
+
+    By default glibc returns freed megabytes to the system, and each page of the next tensor is a fault. Variables of
+    the environment that say otherwise count.
+    """
+    if not sys.platform.startswith("linux") or not KEPT_MEMORY.keys().isdisjoint(os.environ):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and all(mallopt(*option) for option in KEPT_MEMORY.values())
 
 
 def size_in_bytes(text: str, name: str) -> int:

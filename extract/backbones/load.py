@@ -85,6 +85,8 @@ def load_backbone(
         MachineError: the weights do not fit the memory.
     """
     precision, spread = getattr(torch, dtype), bool(device_map and source.folder)
+    if device == "cpu":
+        machine.keep_freed_memory()
     model = load_whole_model(source, plan, dtype, device, device_map, cache)
     tower = model.get_submodule(source.architecture.tower).requires_grad_(False).eval()
     if spread:

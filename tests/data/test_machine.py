@@ -1,5 +1,7 @@
 """Devices: one is found, named or refused before anything runs, and torch is asked only where there may be a GPU."""
 
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -64,3 +66,35 @@ def test_a_device_makes_no_other_training():
     on_cpu, on_gpu = Recipe(device="cpu"), Recipe(device="cuda")
     assert on_cpu.relevant_settings() == on_gpu.relevant_settings()
     assert study_identity(on_cpu) == study_identity(on_gpu)
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from permafrost.data.machine import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        [np.ones(size << 20, np.uint8) for size in (6, 12, 40)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+kept = keep_freed_memory()
+faults()
+print(int(kept), before, faults())
+"""
+
+
+def test_memory_that_was_freed_is_used_again_without_page_faults(monkeypatch):
+    for variable in machine.KEPT_MEMORY:
+        monkeypatch.delenv(variable, raising=False)
+    told = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    kept, before, after = map(int, told.split())
+    assert kept == (sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc")
+    assert not kept or after < before / 10
+
+
+def test_variables_of_the_allocator_count(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert not machine.keep_freed_memory.__wrapped__()

@@ -308,6 +308,18 @@ def test_a_planted_fault_stops_the_run_and_leaves_nothing(fault, family, dtype, 
     assert not list((tmp_path / "cache").rglob("*.h5"))
 
 
+@pytest.mark.parametrize("view", ["mean", "weighted_mean"])
+def test_a_fault_in_the_fast_sums_of_the_cpu_stops_the_run(view, models, tmp_path, monkeypatch):
+    wrapped(monkeypatch, pooling, "_add_up_rows", lambda real, hidden, mask, *more: real(hidden, mask | True, *more))
+    with pytest.raises(MachineError, match=r"self-check: .* cannot be trusted"):
+        extract(
+            plan_of(models("bert", False), "float32", views=(view,)),
+            made_texts(0),
+            ExtractSpec(cache=str(tmp_path), device="cpu"),
+        )
+    assert not list(tmp_path.rglob("*.h5"))
+
+
 TOLD = [(positions_start_at_one, "gpt2"), (window_ignored, "mistral"), (window_ignored, "gemma3_text")]
 
 
