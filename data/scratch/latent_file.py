@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
 from permafrost.data.scratch.record_file import Bytes, RecordFile
-from permafrost.data.store.bfloat16 import memory_dtype
+from permafrost.data.store.encoding import vector_bytes
 from permafrost.data.store.index.locations import TextLocations
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
@@ -43,12 +43,12 @@ class LatentField:
 
     width: int
     dtype: str
-    """As stored: float16, float32, or uint16 for bfloat16."""
+    """Stored dtype, as the identity of the store says it."""
 
     @property
     def stop(self) -> int:
         """End of the latents in the record, in bytes, without padding."""
-        return self.start + self.width * np.dtype(self.dtype).itemsize
+        return self.start + vector_bytes(self.dtype, self.width)
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ class StoredLayers:
         """Yield the width and the stored dtype of each layer; nothing if no shard holds the view."""
         if self.view not in self.store.columns():
             return
-        width, stored = self.store.shard_with(self.view).width(self.view), self.store.identity.stored_dtype
-        dtype = "uint16" if stored == "bfloat16" else memory_dtype(stored).name
-        yield from ((width, dtype) for _ in self.layers)
+        width = self.store.shard_with(self.view).width(self.view)
+        yield from ((width, self.store.identity.stored_dtype) for _ in self.layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +88,7 @@ class LatentFile:
             ShardError: a shard is damaged.
         """
         shapes = [shape for part in parts for shape in part.fields()]
-        sizes = [width * np.dtype(dtype).itemsize for width, dtype in shapes]
+        sizes = [vector_bytes(dtype, width) for width, dtype in shapes]
         starts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
         fields = tuple(LatentField(start, *shape) for start, shape in zip(starts, shapes, strict=False))
         file = RecordFile.create(folder, starts[-1], len(texts), ADVICE)
@@ -145,6 +144,6 @@ def _copy_layers(
             values = np.zeros((len(selected), stop - start), np.uint8)
             for field, layer in zip(fields, layers, strict=True):
                 latents: NDArray[Any] = shard.layer(view, layer)[rows[begin : begin + size]]
-                values[:, field.start - start : field.stop - start] = latents.view(np.uint8)
+                values[:, field.start - start : field.stop - start] = latents.view(np.uint8).reshape(len(selected), -1)
             shard.release()
             file.write(selected, values, start)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import Counts, TokenLatents, copy_slices, offsets_from_lengths
-from permafrost.data.store.bfloat16 import decode
+from permafrost.data.store.encoding import decode
 from permafrost.data.store.errors import ShardError
 from permafrost.data.store.index.locations import TextLocations, group_by
 from permafrost.data.store.shard import Shard

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from permafrost.data.scratch.latent_file import LatentFile, StoredLayers
 from permafrost.data.scratch.record_file import Bytes
+from permafrost.data.store.encoding import decode, vectors_in
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.latents import ProbeInputs
@@ -121,19 +122,14 @@ class DiskInputs(ProbeInputs):
         return list(pairwise([0, *breaks, len(sources)]))
 
     def _layers(self, records: Bytes, offset: int, sources: NDArray[np.int64]) -> Tensor:
-        """Return adjacent layers of some records, ``[text, layer, width]`` in the stored dtype."""
+        """Return adjacent layers of some records, ``[text, layer, width]``; in the stored dtype if torch has it."""
         first, last = self.latents.fields[sources[0]], self.latents.fields[sources[-1]]
         step = (last.start - first.start) // max(1, len(sources) - 1) or last.stop - last.start
-        itemsize = np.dtype(first.dtype).itemsize
-        values = np.ndarray(
-            (len(records), len(sources), first.width),
-            first.dtype,
-            records,
-            first.start - offset,
-            (records.shape[1], step, itemsize),
-        )
-        tensor = torch.from_numpy(values)
-        return tensor.view(torch.bfloat16) if first.dtype == "uint16" else tensor
+        shape, strides = (len(records), len(sources)), (records.shape[1], step)
+        stored = vectors_in(records, first.start - offset, shape, strides, first.dtype, first.width)
+        if first.dtype == "bfloat16":  # torch has it
+            return torch.from_numpy(stored).view(torch.bfloat16)
+        return torch.from_numpy(decode(stored))
 
 
 @dataclass(frozen=True, eq=False)

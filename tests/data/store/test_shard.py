@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from permafrost.data.errors import MachineError
 from permafrost.data.spec import plain
 from permafrost.data.store import shard_layout
-from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.block import Block, write_shard
+from permafrost.data.store.encoding import decode, memory_dtype, vector_bytes
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
-from permafrost.data.store.identity import STORED_BYTES, Identity
+from permafrost.data.store.identity import STORED_DTYPES, Identity
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
-from permafrost.extract.capture.runner import round_to
+from permafrost.extract.capture.runner import encode
 from tests.support.blocks import block_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,24 +68,24 @@ def problems(path: Path) -> list[str]:
         return [error.reason]
 
 
-@pytest.mark.parametrize("dtype", STORED_BYTES)
+@pytest.mark.parametrize("dtype", STORED_DTYPES)
 def test_a_shard_gives_back_what_was_written(tmp_path, dtype):
     written, identity = block(dtype=dtype), replace(IDENTITY, stored_dtype=dtype)
     shard = Shard(write_shard(tmp_path, identity, {"host": "h"}, written))
     assert (shard.identity, shard.provenance, shard.columns) == (identity, {"host": "h"}, COLUMNS)
-    assert (shard.texts, shard.width("mean"), shard.dtype) == (3, 4, written.latents["mean"].dtype)
+    assert (shard.texts, shard.width("mean"), shard.dtype) == (3, 4, memory_dtype(dtype))
     np.testing.assert_array_equal(shard.keys, written.keys)
     np.testing.assert_array_equal(shard.lengths, written.lengths)
     for view, layers in COLUMNS.items():
         for index, layer in enumerate(layers):
-            values = written.latents[view][index]
-            np.testing.assert_array_equal(decode(shard.layer(view, layer)), values)
-            assert shard.layer(view, layer).nbytes == values.size * STORED_BYTES[dtype]
-            assert shard.peaks[view][index] == pytest.approx(np.abs(values).max(), rel=1e-5)
+            stored = written.latents[view][index]
+            np.testing.assert_array_equal(shard.layer(view, layer), stored)
+            assert shard.layer(view, layer).nbytes == 3 * vector_bytes(dtype, 4)
+            assert shard.peaks[view][index] == pytest.approx(np.abs(decode(stored)).max(), rel=1e-5)
     assert shard.problems() == []
 
 
-@pytest.mark.parametrize("dtype", STORED_BYTES)
+@pytest.mark.parametrize("dtype", STORED_DTYPES)
 @given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=12), peak=st.floats(1, 60_000))
 @settings(deadline=None, max_examples=50)
 def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, bits, peak):
@@ -93,12 +93,13 @@ def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, 
     drawn = np.append(drawn[np.isfinite(drawn)], np.float32(peak))
     if dtype == "float16":
         drawn = np.clip(drawn, -60_000, 60_000)
-    values = round_to(drawn.reshape(1, -1, 1), dtype)
+    stored = encode(drawn.reshape(1, -1, 1), dtype)
+    values = decode(stored)
     written = Block(
         keys=text_keys([str(text) for text in range(values.shape[1])]),
         lengths=np.ones(values.shape[1], np.int32),
         columns={"mean": (3,)},
-        latents={"mean": values},
+        latents={"mean": stored},
     )
     path = write_shard(tmp_path_factory.mktemp("bits"), replace(IDENTITY, stored_dtype=dtype), {}, written)
     with h5py.File(path) as file:
@@ -108,8 +109,8 @@ def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, 
 
 
 def test_latents_that_are_not_in_the_dtype_of_the_store_are_not_written(tmp_path):
-    for dtype, wrong in (("float16", block()), ("bfloat16", block()), ("float32", block(dtype="float16"))):
-        with pytest.raises(ValueError, match=f"cannot be stored as {dtype}|rounded to {dtype}"):
+    for dtype, wrong in ((dtype, block(dtype="float32" if dtype != "float32" else "int8")) for dtype in STORED_DTYPES):
+        with pytest.raises(ValueError, match=f"cannot be stored as {dtype}"):
             write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {}, wrong)
 
 
@@ -122,7 +123,7 @@ def test_netcdf4_reads_bfloat16_as_numbers(of_bfloat16):
     netcdf = pytest.importorskip("netCDF4")
     with netcdf.Dataset(of_bfloat16) as file:
         for view, values in block(dtype="bfloat16").latents.items():
-            np.testing.assert_array_equal(file["latents"][view][:], values)
+            np.testing.assert_array_equal(file["latents"][view][:], decode(values))
 
 
 @pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump is not installed")
@@ -131,7 +132,7 @@ def test_h5dump_reads_bfloat16_as_numbers(of_bfloat16):
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     shown = said.split("DATA {")[1].split("}")[0].replace(",", " ").split()
     np.testing.assert_allclose(
-        [float(number) for number in shown], block(dtype="bfloat16").latents["last"].reshape(-1), rtol=1e-4
+        [float(number) for number in shown], decode(block(dtype="bfloat16").latents["last"]).reshape(-1), rtol=1e-4
     )
 
 
