@@ -24,6 +24,9 @@ OUTLIER = -128
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 """Smallest scale of a group that is not all zeros; below it, floats lose digits."""
 
+LARGEST_OF_INT8 = 2.0**127
+"""Largest magnitude that can be stored: any code times its scale is then a float."""
+
 ROUNDING, SMALLEST_ROUNDING = 2.0**-8, 2.0**-134
 """Largest error of rounding to bfloat16, as a share of the result; and that of the smallest numbers."""
 
@@ -47,7 +50,7 @@ def quantize(values: NDArray[np.float32]) -> Vectors:
     """Return vectors ``[..., width]`` in 8 bits, ``[...]``.
 
     Args:
-        values: finite, and no larger than the largest bfloat16.
+        values: none larger than :data:`LARGEST_OF_INT8`, or NaN.
     """
     width = values.shape[-1]
     stored, vectors = np.empty(values.shape[:-1], int8_vector(width)), values.reshape(-1, width)

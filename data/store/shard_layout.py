@@ -11,10 +11,11 @@
     tokens/spans   [token, 2]  start and end (exclusive) of the characters of the text, (-1, -1) for none; for two
                                segments, in the whole second one
 
-Latents are IEEE float16, IEEE float32 or :data:`BFLOAT16`, as the identity says; h5py, netCDF4 and h5dump read bfloat16
-as float32. In int8, the last axis is a record: codes ``values`` [width], and ``scales`` and ``outliers`` [group], one of
-each for 64 dimensions: the bits of bfloat16 as uint16, because h5py cannot read :data:`BFLOAT16` in a record. A code
-times the scale of its group is the number; of the code -128, it is the outlier. A file that has links, filters, external or virtual storage, or a size that it cannot have, is refused.
+Latents are IEEE float16, IEEE float32 or :data:`BFLOAT16`, as the identity says; h5py, netCDF4 and h5dump read
+bfloat16 as float32. In int8, the last axis is a record: codes ``values`` [width], and ``scales`` and ``outliers``
+[group], one of each for 64 dimensions: the bits of bfloat16 as uint16, because h5py cannot read :data:`BFLOAT16` in a
+record. A code times the scale of its group is the number; of the code -128, it is the outlier. A file that has links,
+filters, external or virtual storage, or a size that it cannot have, is refused.
 :data:`permafrost.data.store.errors.FORMAT` is the version of the format.
 """
 

@@ -16,7 +16,7 @@ from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.block import Block, Latents
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.int8 import quantize
+from permafrost.data.store.int8 import LARGEST_OF_INT8, quantize
 from permafrost.data.store.keys import text_keys
 from permafrost.data.text import Text, quote_text
 from permafrost.extract.backbones.load import Backbone
@@ -35,9 +35,8 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Device -> tokens of a pack, padding included, if ``extract.batch_tokens`` does not say."""
 
 LARGEST = {dtype: torch.finfo(getattr(torch, dtype)).max for dtype in ("float16", "bfloat16", "float32")}
+LARGEST["int8"] = LARGEST_OF_INT8
 """Stored dtype -> largest value that it represents."""
-
-LARGEST["int8"] = LARGEST["bfloat16"]
 
 LARGER = {"float16": '"bfloat16" or "float32"', "bfloat16": '"float32"', "int8": '"float32"'}
 """Stored dtype -> those that represent larger values."""

@@ -25,6 +25,7 @@ from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.encoding import decode, memory_dtype, vector_bytes
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
 from permafrost.data.store.identity import STORED_DTYPES, Identity
+from permafrost.data.store.int8 import int8_vector
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.extract.capture.runner import encode
@@ -85,6 +86,12 @@ def test_a_shard_gives_back_what_was_written(tmp_path, dtype):
     assert shard.problems() == []
 
 
+def by_hand(records: np.ndarray) -> np.ndarray:
+    """The numbers of records of one dimension, as the module of the layout defines them."""
+    scales, outliers = ((records[part].astype(np.uint32) << 16).view(np.float32) for part in ("scales", "outliers"))
+    return np.where(records["values"] == -128, outliers, records["values"] * scales)
+
+
 @pytest.mark.parametrize("dtype", STORED_DTYPES)
 @given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=12), peak=st.floats(1, 60_000))
 @settings(deadline=None, max_examples=50)
@@ -103,7 +110,8 @@ def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, 
     )
     path = write_shard(tmp_path_factory.mktemp("bits"), replace(IDENTITY, stored_dtype=dtype), {}, written)
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(file["latents/mean"][:].astype(np.float32), values.astype(np.float32))
+        read = file["latents/mean"][:]
+        np.testing.assert_array_equal(by_hand(read) if dtype == "int8" else read.astype(np.float32), values)
     assert decode(Shard(path).layer("mean", 3)).tobytes() == values.tobytes()
     assert Shard(path).peaks == {"mean": (pytest.approx(float(np.abs(values).max()), rel=1e-5),)}
 
@@ -282,6 +290,17 @@ def float_type(size: int, bias: int) -> h5py.Datatype:
     return h5py.Datatype(made)
 
 
+def of_int8(dtype: np.dtype[Any], shape: tuple[int, ...] = (2, 3)) -> Callable[[h5py.File], None]:
+    """Records in the place of latents, in a shard that declares int8."""
+
+    def change(file: h5py.File) -> None:
+        about_with(identity=plain(IDENTITY) | {"stored_dtype": "int8"})(file)
+        instead("latents/mean", data=np.zeros(shape, dtype))(file)
+        instead("latents/last", data=np.zeros((1, 3), int8_vector(4)))(file)
+
+    return change
+
+
 PLAIN, LAYOUT, SHAPE = "not stored in one plain run of bytes", "other things than latents", "declared are 2 layers"
 HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "soft link": (linked(h5py.SoftLink("/latents/last")), "'mean' is a link that leads elsewhere"),
@@ -334,6 +353,22 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "bfloat16 that is declared and not there": (
         about_with(identity=plain(IDENTITY) | {"stored_dtype": "bfloat16"}),
         "not the type bfloat16",
+    ),
+    "int8 that is declared and not there": (
+        about_with(identity=plain(IDENTITY) | {"stored_dtype": "int8"}),
+        "not the type int8",
+    ),
+    "records of other parts": (
+        of_int8(np.dtype([("values", "i1", (4,)), ("scales", "<u2", (1,))])),
+        "not the type int8",
+    ),
+    "records of too many scales": (
+        of_int8(np.dtype([("values", "i1", (4,)), ("scales", "<u2", (2,)), ("outliers", "<u2", (1,))])),
+        "not the type int8",
+    ),
+    "records of an axis too many": (
+        of_int8(int8_vector(4), (2, 3, 4)),
+        SHAPE,
     ),
     "peaks of other columns": (about_with(peaks={"mean": [1.0], "last": [1.0]}), "not those of its columns"),
     "peaks that are no numbers": (about_with(peaks={"mean": [1.0, "x"], "last": [1.0]}), "could not convert"),
