@@ -39,11 +39,12 @@ class Block:
     """``[text]``, tokens before truncation."""
 
     columns: Mapping[str, tuple[int, ...]]
-    latents: Mapping[str, Latents]
+    latents: Mapping[str, NDArray[Any]]
     """Pooled view -> ``[layer, text, width]``, as a shard stores them: bfloat16 as ``uint16``, int8 as records."""
 
     tokens: TokenLatents | None = None
-    """Tokens of the same texts in the layers of the view ``tokens``; None if the columns do not have it."""
+    """Tokens of the same texts in the layers of the view ``tokens``, their states as a shard stores them; None if the
+    columns do not have it."""
 
 
 def write_shard(
@@ -106,7 +107,7 @@ def _write_dataset(file: h5py.File, name: str, values: NDArray[Any]) -> None:
     file.create_dataset(name, data=values).attrs["xxh3"] = np.array([checksum(values)], np.uint64)
 
 
-def _write_latents(file: h5py.File, name: str, values: Latents, stored_dtype: str) -> None:
+def _write_latents(file: h5py.File, name: str, values: NDArray[Any], stored_dtype: str) -> None:
     if not is_stored_as(values, stored_dtype):
         raise ValueError(f"latents of dtype {values.dtype} cannot be stored as {stored_dtype}.")
     file_type = stored_type(stored_dtype, values.dtype)
@@ -121,5 +122,5 @@ def _write_latents(file: h5py.File, name: str, values: Latents, stored_dtype: st
     dataset.attrs["xxh3"] = np.array(checksums, np.uint64)
 
 
-def _peak(layer: Latents) -> float:
+def _peak(layer: NDArray[Any]) -> float:
     return float(f"{largest_magnitude(layer):.6g}")

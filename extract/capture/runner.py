@@ -5,6 +5,7 @@ Packs are laid out over a whole request, so a text has the same latents, bit by 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from permafrost.data.errors import MachineError
 from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
-from permafrost.data.store.block import Block, Latents
+from permafrost.data.store.block import Block
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.int8 import LARGEST_OF_INT8, quantize
@@ -124,7 +125,7 @@ class BackboneRunner:
         member_texts = [texts[index] for index in members]
         counts = tokens.viewed_lengths[members]
         texts_of_tokens = np.repeat(np.array(member_texts, object), counts).tolist() if TOKENS in columns else []
-        latents: dict[str, Latents] = {}
+        latents: dict[str, NDArray[Any]] = {}
         for view, values in captured.items():
             texts_of_values = texts_of_tokens if view == TOKENS else member_texts
             latents[view] = encode_latents(values, self.identity.stored_dtype, view, columns[view], texts_of_values)
@@ -146,7 +147,7 @@ class BackboneRunner:
 
 def encode_latents(
     values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
-) -> Latents:
+) -> NDArray[Any]:
     """Check that latents fit their stored dtype, and return them in it.
 
     Args:
@@ -178,11 +179,11 @@ def encode_latents(
     )
 
 
-def encode(values: NDArray[np.float32], dtype: str) -> Latents:
+def encode(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     """Return latents as a shard stores them; :func:`permafrost.data.store.encoding.decode` makes numbers of them."""
     if dtype == "int8":
         return quantize(values)
     # The same bits as values.astype(dtype), several times as fast.
     rounded = torch.from_numpy(values).to(getattr(torch, dtype))
-    stored: Latents = (rounded.view(torch.int16) if dtype == "bfloat16" else rounded).numpy()
+    stored: NDArray[Any] = (rounded.view(torch.int16) if dtype == "bfloat16" else rounded).numpy()
     return stored.view("<u2") if dtype == "bfloat16" else stored

@@ -58,13 +58,15 @@ def both(folder: Path, source: PooledInputs) -> tuple[PooledInputs, DiskInputs]:
     return found[0], found[1]
 
 
-def of_two_plans(folder: Path) -> tuple[dict[str, PlanLatents], list[str], list[Column]]:
+def of_two_plans(
+    folder: Path, dtypes: tuple[str, str] = ("bfloat16", "float16")
+) -> tuple[dict[str, PlanLatents], list[str], list[Column]]:
     """Latents of two plans that differ in width and dtype, and columns of both."""
     texts = [f"text {number}" for number in range(23)]
     rng = np.random.default_rng(0)
     plans = {
-        "": stored_latents(folder, drawn_latents(rng, (3, 23, 6), "bfloat16"), texts, "bfloat16"),
-        "other": stored_latents(folder, drawn_latents(rng, (2, 23, 3), "float16"), texts, "float16", "other"),
+        "": stored_latents(folder, drawn_latents(rng, (3, 23, 6), dtypes[0]), texts, dtypes[0]),
+        "other": stored_latents(folder, drawn_latents(rng, (2, 23, 3), dtypes[1]), texts, dtypes[1], "other"),
     }
     columns = [Column("", "mean", 2), Column("other", "mean", 0), Column("other", "mean", 1), Column("", "mean", 0)]
     return plans, texts, columns
