@@ -36,6 +36,13 @@ def vector_bytes(stored_dtype: str, width: int) -> int:
     return int8_vector(width).itemsize if stored_dtype == "int8" else VALUE_TYPES[stored_dtype].itemsize * width
 
 
+def empty_vectors(shape: tuple[int, ...], stored: str, width: int) -> NDArray[Any]:
+    """Return an array for stored vectors of a dtype, whose content is undefined."""
+    if stored == "int8":
+        return np.empty(shape, int8_vector(width))
+    return np.empty((*shape, width), VALUE_TYPES[stored])
+
+
 def vectors_in(
     content: NDArray[np.uint8], offset: int, shape: tuple[int, int], strides: tuple[int, int], stored: str, width: int
 ) -> NDArray[Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from permafrost.data.progress import NoProgress
 from permafrost.data.store.block import Block
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
@@ -45,7 +44,7 @@ def stored_latents(
 
 def limited(folder: Path, most: int = 0) -> MemoryLimit:
     """A limit on the memory that one set of inputs may take."""
-    return MemoryLimit(lambda size: most, folder, NoProgress())
+    return MemoryLimit(lambda size: most, folder)
 
 
 def both(folder: Path, source: PooledInputs) -> tuple[PooledInputs, DiskInputs]:

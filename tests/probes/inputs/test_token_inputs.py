@@ -108,9 +108,9 @@ def test_what_a_store_holds_of_tokens_is_taken_as_it_is():
     np.testing.assert_array_equal(found.tokens.spans, spans)
 
 
-@pytest.mark.parametrize("most", [0, 1 << 30])
+@pytest.mark.parametrize("place", ["maps", "disk", "maps that others share"])
 @pytest.mark.parametrize("dtype", STORED_DTYPES)
-def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, most, tmp_path, identity, monkeypatch):
+def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, place, tmp_path, identity, monkeypatch):
     texts, layers = list("abcde"), {"tokens": (0, 1, 2)}
     block = ragged_block(texts, layers, dtype, width=WIDE)
     store = LatentStore.at(tmp_path, "org/model", replace(identity, stored_dtype=dtype))
@@ -120,10 +120,12 @@ def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, most, tm
     released = list[Shard]()
     release = Shard.release
     monkeypatch.setattr(Shard, "release", lambda shard: (released.append(shard), release(shard)))
-    lent = read_inputs({"": plan}, texts, held.columns, limited(tmp_path, most))
+    limit = replace(limited(tmp_path, 1 << 30 if place == "maps" else 0), shared=place == "maps that others share")
+    lent = read_inputs({"": plan}, texts, held.columns, limit)
     opened = len(released)
     lent.token_states(np.array([1, 2]), [0])
-    assert (len(released) > opened) == (most == 0)
+    assert (len(released) > opened) == (place == "maps that others share")
+    assert (lent.disk is not None) == (place == "disk")
     for name in ("offsets", "spans", "starts"):
         np.testing.assert_array_equal(getattr(lent.tokens, name), getattr(held.tokens, name))
     windows = np.array([4, 0, 2, 0])
