@@ -6,7 +6,7 @@ They are the numbers that the store's reader returns, to the last bit.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from permafrost.data.scratch.latent_file import LatentFile
 from permafrost.data.store.encoding import decode, vectors_in
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.probes.inputs.read_ahead import ReadAhead
-from permafrost.probes.models.shared_reads import SharedReads
+
+if TYPE_CHECKING:  # this loads torch, which a command that is refused does without
+    from permafrost.probes.models.shared_reads import SharedReads
 
 MOST_ANNOUNCED = 2 << 30
 """Largest announcement, in bytes: more might drive out of the system's cache what is needed first."""
@@ -51,7 +53,7 @@ class DiskTokens:
             states.append(decode(stored if in_order else stored[index]))
         return np.stack(states)
 
-    def prefetch(self, reads: SharedReads, texts: NDArray[np.int64]) -> None:
+    def prefetch(self, reads: "SharedReads", texts: NDArray[np.int64]) -> None:
         """As :meth:`will_need`, of the next batch: what is read of it is then a copy from the system's cache."""
         self.will_need(texts)
 
