@@ -44,7 +44,7 @@ def empty_vectors(shape: tuple[int, ...], stored: str, width: int) -> NDArray[An
 
 
 def vectors_in(
-    content: NDArray[np.uint8], offset: int, shape: tuple[int, int], strides: tuple[int, int], stored: str, width: int
+    content: NDArray[np.uint8], offset: int, shape: tuple[int, ...], strides: tuple[int, ...], stored: str, width: int
 ) -> NDArray[Any]:
     """Return stored vectors that lie among other bytes, without a copy.
 

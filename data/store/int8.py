@@ -81,7 +81,8 @@ def dequantize(stored: Vectors) -> NDArray[np.float32]:
     for part in _chunks(len(vectors), width):
         codes = _in_groups(vectors[part][VALUES])
         numbers = codes.astype(np.float32)
-        numbers *= from_bits(vectors[part][SCALES])[..., None]
+        with np.errstate(invalid="ignore", over="ignore"):  # a damaged scale, which whoever reads a file looks for
+            numbers *= from_bits(vectors[part][SCALES])[..., None]
         np.copyto(numbers, from_bits(vectors[part][OUTLIERS])[..., None], where=codes == OUTLIER)
         values[part] = _without_groups(numbers, width)
     return values.reshape(*stored.shape, width)

@@ -48,8 +48,7 @@ class DiskTokens:
         states = []
         for layer in layers:
             at = self.latents.fields[layer]
-            strides = records.shape[1], records.shape[1]
-            stored = vectors_in(records, at.start - offset, (len(records), 1), strides, at.dtype, at.width)[:, 0]
+            stored = vectors_in(records, at.start - offset, records.shape[:1], records.shape[1:], at.dtype, at.width)
             states.append(decode(stored if in_order else stored[index]))
         return np.stack(states)
 

@@ -223,6 +223,10 @@ def test_a_shard_that_holds_a_value_that_is_not_finite_is_found(tmp_path):
     broken.latents["mean"][1, 0, 0] = np.nan
     found = Shard(write_shard(tmp_path, IDENTITY, {}, broken)).problems()
     assert found == ["latents/mean[1] holds values that are not finite"]
+    of_records = block(dtype="int8")
+    of_records.latents["mean"]["scales"][1, 0] = 0x7F80  # infinity
+    found = Shard(write_shard(tmp_path, replace(IDENTITY, stored_dtype="int8"), {}, of_records)).problems()
+    assert found == ["latents/mean[1] holds values that are not finite"]
 
 
 def test_reading_one_layer_reads_no_other(path):
