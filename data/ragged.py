@@ -57,8 +57,8 @@ class TokenIndex:
 class TokenLatents:
     """Hidden states, token ids and character spans of the tokens of several texts."""
 
-    states: NDArray[np.floating[Any]]
-    """``[layer, token, width]``, in the stored dtype."""
+    states: NDArray[Any]
+    """``[layer, token, width]`` in the dtype in which a store is read; in a block, as a shard stores them."""
 
     offsets: Counts
     """``[text + 1]``: text ``i`` has the tokens ``offsets[i]:offsets[i + 1]``."""

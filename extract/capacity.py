@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from permafrost.data.plan.plan import TOKENS, Columns, ExtractSpec
-from permafrost.data.store.identity import STORED_BYTES
+from permafrost.data.store.encoding import vector_bytes
 from permafrost.data.store.shard_layout import KEY_BYTES
 
 INT32, INT64 = np.dtype(np.int32).itemsize, np.dtype(np.int64).itemsize
@@ -28,7 +28,7 @@ class Capacity:
     @property
     def bytes_by_view(self) -> dict[str, int]:
         """View -> bytes of its latents; of ``tokens``, with ids and character spans."""
-        state = self.width * STORED_BYTES[self.stored_dtype]
+        state = vector_bytes(self.stored_dtype, self.width)
         sizes = {view: len(layers) * state * self.texts for view, layers in self.columns.items()}
         if TOKENS in sizes:
             sizes[TOKENS] = len(self.columns[TOKENS]) * state * self.tokens

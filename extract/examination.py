@@ -9,6 +9,7 @@ import numpy as np
 from permafrost.data.memo import Memo
 from permafrost.data.plan.plan import TOKENS, CapturePlan, ExtractSpec
 from permafrost.data.remote.mirror import local_cache
+from permafrost.data.store.encoding import vector_bytes
 from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.file_digest import MEMO
@@ -85,7 +86,6 @@ def examine(name: str, spec: ExtractSpec, adapter: str = "") -> Examination:
         started = time.perf_counter()
         captured = [runner.forward(pack, tokens, everything)[TOKENS] for pack in packs]
         seconds.append(time.perf_counter() - started)
-    value_bytes = 4 if resolved.identity.stored_dtype == "float32" else 2
     return Examination(
         name=name,
         kind=str(source.config["model_type"]),
@@ -103,7 +103,7 @@ def examine(name: str, spec: ExtractSpec, adapter: str = "") -> Examination:
         peaks=np.max([np.abs(states).max((1, 2)) for states in captured], axis=0).tolist(),
         texts_per_second=len(texts) / min(seconds),
         tokens_per_second=float(tokens.lengths.sum()) / min(seconds),
-        bytes_per_text=source.layers * source.width * value_bytes,
+        bytes_per_text=source.layers * vector_bytes(resolved.identity.stored_dtype, source.width),
     )
 
 

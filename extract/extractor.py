@@ -10,6 +10,7 @@ import numpy as np
 from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.ragged import Counts, concatenate
 from permafrost.data.store.block import Block
+from permafrost.data.store.encoding import decode
 from permafrost.data.store.identity import Identity, check_same_latents
 from permafrost.data.store.index.segment import Keys
 from permafrost.data.store.keys import text_keys
@@ -72,12 +73,13 @@ def _in_order(blocks: Sequence[Block], wanted: Keys, columns: Columns) -> dict[s
     keys = np.concatenate([block.keys for block in blocks])
     order = np.argsort(keys)[np.argsort(np.argsort(wanted))]
     latents: dict[str, Any] = {
-        view: np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order]
+        view: decode(np.concatenate([block.latents[view] for block in blocks], axis=1)[:, order])
         for view in columns
         if view != TOKENS
     }
     if TOKENS in columns:
-        latents[TOKENS] = concatenate([block.tokens for block in blocks if block.tokens]).select(order)
+        tokens = concatenate([block.tokens for block in blocks if block.tokens]).select(order)
+        latents[TOKENS] = replace(tokens, states=decode(tokens.states))
     return latents
 
 

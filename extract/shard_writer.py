@@ -105,8 +105,8 @@ class ShardWriter:
             self._room, self._token_room = max(room, self._room), max(token_room, self._token_room)
             self._buffer = {}  # freed before the next buffer is allocated
             for view, values in block.latents.items():
-                self._buffer[view] = np.empty((len(values), self._room, values.shape[2]), values.dtype)
+                self._buffer[view] = np.empty((len(values), self._room, *values.shape[2:]), values.dtype)
             for name, values in token_arrays.items():
-                axis = values.ndim - 2 if name == "states" else 0
+                axis = 1 if name == "states" else 0
                 shape = (*values.shape[:axis], self._token_room, *values.shape[axis + 1 :])
                 self._buffer[name] = np.empty(shape, values.dtype)

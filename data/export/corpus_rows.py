@@ -95,7 +95,8 @@ class CorpusVectors:
     def tensors(self) -> Sequence[Tensor]:
         """A tensor for each view, and of two texts a row for each of them."""
         assert self._store is not None
-        bits: Any = self._store.identity.stored_dtype
+        stored = self._store.identity.stored_dtype
+        bits: Any = "float32" if stored == "int8" else stored  # exactly what it stands for
         return [
             Tensor(
                 name=f"{prefix}{view}",

@@ -121,10 +121,11 @@ class CapturePlan:
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the forward pass; "auto" selects bfloat16 if the hardware supports it natively, else float32."""
 
-    stored_dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    stored_dtype: Literal["auto", "float16", "bfloat16", "float32", "int8"] = "auto"
     """Precision on disk. "auto" runs a few fixed texts once for each backbone, and selects float16 if four times their
-    largest value fits it, else bfloat16, which has the range of float32 and three significant digits. A value that does
-    not fit is an error that names layer and text."""
+    largest value fits it, else bfloat16, which has the range of float32 and three significant digits. "int8" takes
+    about half as much, for the view tokens above all: whole steps of a scale that 64 dimensions of a vector share, and
+    the largest of them apart. A value that does not fit is an error that names layer and text."""
 
     final_norm: bool = False
     """Store the last layer after the final norm of the backbone (GPT-2, Qwen2 and Llama have one)."""

@@ -1,10 +1,11 @@
-"""Pooled latents of some texts in a temporary file: all layers of a text together, text after text, as they are stored.
+"""Latents of some texts in a temporary file: all layers of a text or token together, text after text, as stored.
 
 Rows that follow each other in a corpus then lie next to each other on disk, whatever the order of the texts in the
 store.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.errors import MachineError
+from permafrost.data.ragged import concatenate_ranges, offsets_from_lengths
 from permafrost.data.scratch.record_file import Bytes, RecordFile
-from permafrost.data.store.bfloat16 import memory_dtype
+from permafrost.data.store.encoding import vector_bytes
 from permafrost.data.store.index.locations import TextLocations
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
+from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 
 ALIGNMENT = 16
@@ -43,12 +46,12 @@ class LatentField:
 
     width: int
     dtype: str
-    """As stored: float16, float32, or uint16 for bfloat16."""
+    """Stored dtype, as the identity of the store says it."""
 
     @property
     def stop(self) -> int:
         """End of the latents in the record, in bytes, without padding."""
-        return self.start + self.width * np.dtype(self.dtype).itemsize
+        return self.start + vector_bytes(self.dtype, self.width)
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,13 @@ class StoredLayers:
         """Yield the width and the stored dtype of each layer; nothing if no shard holds the view."""
         if self.view not in self.store.columns():
             return
-        width, stored = self.store.shard_with(self.view).width(self.view), self.store.identity.stored_dtype
-        dtype = "uint16" if stored == "bfloat16" else memory_dtype(stored).name
-        yield from ((width, dtype) for _ in self.layers)
+        width = self.store.shard_with(self.view).width(self.view)
+        yield from ((width, self.store.identity.stored_dtype) for _ in self.layers)
 
 
 @dataclass(frozen=True, eq=False)
 class LatentFile:
-    """Latents of texts on disk, one record a text."""
+    """Latents of texts on disk, one record a text; of the view ``tokens``, one a token."""
 
     file: RecordFile
     fields: tuple[LatentField, ...]
@@ -88,20 +90,28 @@ class LatentFile:
             StoreError: a text or a layer is not in its store.
             ShardError: a shard is damaged.
         """
-        shapes = [shape for part in parts for shape in part.fields()]
-        sizes = [width * np.dtype(dtype).itemsize for width, dtype in shapes]
-        starts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
-        fields = tuple(LatentField(start, *shape) for start, shape in zip(starts, shapes, strict=False))
-        file = RecordFile.create(folder, starts[-1], len(texts), ADVICE)
-        try:
+        fields, record_bytes = _fields([shape for part in parts for shape in part.fields()])
+        file = RecordFile.create(folder, record_bytes, len(texts), ADVICE)
+        with _full_disk_told(folder, file):
             at = 0
             for part in parts:
                 _copy(file, fields[at : at + len(part.layers)], part, texts)
                 at += len(part.layers)
-        except OSError as error:
-            raise MachineError(
-                f"{folder}: a temporary file of {file.bytes:,} bytes could not be written ({error.strerror}); {ADVICE}"
-            ) from error
+        return cls(file, fields)
+
+    @classmethod
+    def write_tokens(cls, folder: Path, reader: TokenReader) -> Self:
+        """Copy the tokens of all texts of a reader, and raise, as :meth:`write`."""
+        fields, record_bytes = _fields([(reader.width, reader.stored_dtype) for _ in reader.layers])
+        offsets = offsets_from_lengths(reader.lengths)
+        file = RecordFile.create(folder, record_bytes, int(offsets[-1]), ADVICE)
+        with _full_disk_told(folder, file):
+            for texts in reader.in_stored_order(max(1, COPIED_BYTES // record_bytes)):
+                states = reader.read_stored(texts).states
+                values = np.zeros((states.shape[1], record_bytes), np.uint8)
+                for field, layer in zip(fields, states, strict=True):
+                    values[:, field.start : field.stop] = layer.view(np.uint8).reshape(len(values), -1)
+                file.write(concatenate_ranges(offsets[texts], reader.lengths[texts]), values)
         return cls(file, fields)
 
     def read(self, texts: NDArray[np.int64], layers: Sequence[int]) -> tuple[Bytes, int]:
@@ -116,6 +126,24 @@ class LatentFile:
         if 2 * (stop - start) > self.file.record_bytes:
             start, stop = 0, self.file.record_bytes
         return self.file.read(texts, start, stop), start
+
+
+def _fields(shapes: Sequence[tuple[int, str]]) -> tuple[tuple[LatentField, ...], int]:
+    """Return the places of layers of some widths and dtypes in a record, and the bytes of a record."""
+    sizes = [vector_bytes(dtype, width) for width, dtype in shapes]
+    starts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
+    return tuple(LatentField(start, *shape) for start, shape in zip(starts, shapes, strict=False)), starts[-1]
+
+
+@contextmanager
+def _full_disk_told(folder: Path, file: RecordFile) -> Iterator[None]:
+    """Turn an error of writing into a :class:`MachineError`."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"{folder}: a temporary file of {file.bytes:,} bytes could not be written ({error.strerror}); {ADVICE}"
+        ) from error
 
 
 def _copy(file: RecordFile, fields: Sequence[LatentField], part: StoredLayers, texts: Sequence[Text]) -> None:
@@ -145,6 +173,6 @@ def _copy_layers(
             values = np.zeros((len(selected), stop - start), np.uint8)
             for field, layer in zip(fields, layers, strict=True):
                 latents: NDArray[Any] = shard.layer(view, layer)[rows[begin : begin + size]]
-                values[:, field.start - start : field.stop - start] = latents.view(np.uint8)
+                values[:, field.start - start : field.stop - start] = latents.view(np.uint8).reshape(len(selected), -1)
             shard.release()
             file.write(selected, values, start)

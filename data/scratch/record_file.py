@@ -122,16 +122,16 @@ class RecordFile:
                 view, at = view[count:], at + count
         return values
 
-    def will_need(self, indices: NDArray[np.int64]) -> None:
-        """Have the system read records into its cache, in their order on disk; a hint, and nothing is copied.
+    def will_need(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        """Have the system read ranges of records into its cache, in their order on disk; a hint, nothing is copied.
 
         Args:
-            indices: ``[record]``, at least one, ascending.
+            starts, ends: ``[range]``, at least one; the starts ascend, and so do the ends, which are excluded.
         """
         if advise := getattr(os, "posix_fadvise", None):  # Linux, FreeBSD
-            breaks = np.flatnonzero(np.diff(indices) > NEAR_RECORDS) + 1
-            for first, last in pairwise([0, *breaks.tolist(), len(indices)]):
-                at, end = int(indices[first]) * self.record_bytes, int(indices[last - 1] + 1) * self.record_bytes
+            breaks = np.flatnonzero(starts[1:] - ends[:-1] >= NEAR_RECORDS) + 1
+            for first, last in pairwise([0, *breaks.tolist(), len(starts)]):
+                at, end = int(starts[first]) * self.record_bytes, int(ends[last - 1]) * self.record_bytes
                 advise(self._descriptor, at, end - at, os.POSIX_FADV_WILLNEED)
 
     def _runs(self, indices: NDArray[np.int64], start: int, width: int) -> Iterator[tuple[int, int, int]]:

@@ -20,10 +20,10 @@ from permafrost.data.errors import MachineError
 from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import TokenLatents
 from permafrost.data.spec import plain
-from permafrost.data.store.bfloat16 import encode, largest_magnitude
+from permafrost.data.store.encoding import is_stored_as, largest_magnitude
 from permafrost.data.store.errors import FORMAT
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.shard_layout import KEY_BYTES, STORED_TYPES, SUFFIX, checksum, dataset_name
+from permafrost.data.store.shard_layout import KEY_BYTES, SUFFIX, checksum, dataset_name, stored_type
 
 Latents = NDArray[np.floating[Any]]
 
@@ -39,11 +39,12 @@ class Block:
     """``[text]``, tokens before truncation."""
 
     columns: Mapping[str, tuple[int, ...]]
-    latents: Mapping[str, Latents]
-    """Pooled view -> ``[layer, text, width]``, in the stored dtype; if that is bfloat16, float32 rounded to it."""
+    latents: Mapping[str, NDArray[Any]]
+    """Pooled view -> ``[layer, text, width]``, as a shard stores them: bfloat16 as ``uint16``, int8 as records."""
 
     tokens: TokenLatents | None = None
-    """Tokens of the same texts in the layers of the view ``tokens``; None if the columns do not have it."""
+    """Tokens of the same texts in the layers of the view ``tokens``, their states as a shard stores them; None if the
+    columns do not have it."""
 
 
 def write_shard(
@@ -106,18 +107,20 @@ def _write_dataset(file: h5py.File, name: str, values: NDArray[Any]) -> None:
     file.create_dataset(name, data=values).attrs["xxh3"] = np.array([checksum(values)], np.uint64)
 
 
-def _write_latents(file: h5py.File, name: str, values: Latents, stored_dtype: str) -> None:
-    stored_type = STORED_TYPES[stored_dtype]
-    dataset = file.create_dataset(name, values.shape, h5py.Datatype(stored_type))
+def _write_latents(file: h5py.File, name: str, values: NDArray[Any], stored_dtype: str) -> None:
+    if not is_stored_as(values, stored_dtype):
+        raise ValueError(f"latents of dtype {values.dtype} cannot be stored as {stored_dtype}.")
+    file_type = stored_type(stored_dtype, values.dtype)
+    dataset = file.create_dataset(name, values.shape, h5py.Datatype(file_type))
     space, checksums = dataset.id.get_space(), []
     for index, layer in enumerate(values):
-        stored = np.ascontiguousarray(encode(layer, stored_dtype))
-        space.select_hyperslab((index, 0, 0), (1, *stored.shape))
+        stored = np.ascontiguousarray(layer)
+        space.select_hyperslab((index, *(0 for _ in stored.shape)), (1, *stored.shape))
         memory = h5py.h5s.create_simple((1, *stored.shape))
-        dataset.id.write(memory, space, stored, stored_type)  # its type in memory is that on disk: nothing is converted
+        dataset.id.write(memory, space, stored, file_type)  # its type in memory is that on disk: nothing is converted
         checksums.append(checksum(stored))
     dataset.attrs["xxh3"] = np.array(checksums, np.uint64)
 
 
-def _peak(layer: Latents) -> float:
+def _peak(layer: NDArray[Any]) -> float:
     return float(f"{largest_magnitude(layer):.6g}")

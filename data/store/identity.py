@@ -17,8 +17,8 @@ from permafrost.data.spec import fingerprint, plain
 COMPUTE_DTYPES = ("float32", "bfloat16")
 """Legal dtypes of the forward pass."""
 
-STORED_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-"""Legal dtype on disk -> bytes of a value."""
+STORED_DTYPES = ("float16", "bfloat16", "float32", "int8")
+"""Legal dtypes on disk."""
 
 AUTO_STORED_DTYPES = ("float16", "bfloat16")
 """Dtypes on disk that ``auto`` selects from."""
@@ -107,7 +107,7 @@ class Identity:
                 raise ValueError(f"{key} is not of type {types[key]}")
         if values["compute_dtype"] not in COMPUTE_DTYPES:
             raise ValueError(f"compute_dtype is {values['compute_dtype']!r}")
-        if values["stored_dtype"] not in STORED_BYTES:
+        if values["stored_dtype"] not in STORED_DTYPES:
             raise ValueError(f"stored_dtype is {values['stored_dtype']!r}")
         return cls(**values)
 

@@ -19,7 +19,7 @@ from permafrost.data.errors import MachineError
 from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import Counts
 from permafrost.data.remote.mirror import store_folder
-from permafrost.data.store.bfloat16 import decode, memory_dtype
+from permafrost.data.store.encoding import decode, memory_dtype
 from permafrost.data.store.errors import MissingShardError, OtherVersionError, ShardError
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.shard_layout import (
@@ -125,19 +125,19 @@ class Shard:
         """Return the width of the latents of ``view``."""
         if view not in self.columns:
             raise self._lacks(f"view {view}")
-        return self._regions[dataset_name(view)].shape[2]
+        return self._regions[dataset_name(view)].width
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Dtype of the latents once :func:`permafrost.data.store.bfloat16.decode` has been applied."""
+        """Dtype of the latents once :func:`permafrost.data.store.encoding.decode` has been applied."""
         return memory_dtype(self.identity.stored_dtype)
 
     def layer(self, view: str, layer: int) -> NDArray[Any]:
         """Return one layer as it is stored, memory-mapped; its checksum is verified on first use.
 
         Returns:
-            ``[text, width]``; ``[token, width]`` for the view ``tokens``. Latents in bfloat16 are ``uint16``: apply
-            :func:`permafrost.data.store.bfloat16.decode` to the rows that are needed.
+            ``[text, width]``, or ``[text]`` of records in int8; of the view ``tokens``, ``token`` for ``text``. Apply
+            :func:`permafrost.data.store.encoding.decode` to the rows that are needed.
 
         Raises:
             ShardError: the bytes have changed since they were written.

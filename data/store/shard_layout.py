@@ -11,8 +11,11 @@
     tokens/spans   [token, 2]  start and end (exclusive) of the characters of the text, (-1, -1) for none; for two
                                segments, in the whole second one
 
-Latents are IEEE float16, IEEE float32 or :data:`BFLOAT16`, as the identity says; h5py, netCDF4 and h5dump read bfloat16
-as float32. A file that has links, filters, external or virtual storage, or a size that it cannot have, is refused.
+Latents are IEEE float16, IEEE float32 or :data:`BFLOAT16`, as the identity says; h5py, netCDF4 and h5dump read
+bfloat16 as float32. In int8, the last axis is a record: codes ``values`` [width], and ``scales`` and ``outliers``
+[group], one of each for 64 dimensions: the bits of bfloat16 as uint16, because h5py cannot read :data:`BFLOAT16` in a
+record. A code times the scale of its group is the number; of the code -128, it is the outlier. A file that has links,
+filters, external or virtual storage, or a size that it cannot have, is refused.
 :data:`permafrost.data.store.errors.FORMAT` is the version of the format.
 """
 
@@ -29,7 +32,9 @@ from numpy.typing import NDArray
 
 from permafrost.data.plan.plan import TOKENS, VIEW_NAME
 from permafrost.data.ragged import NO_SPAN
+from permafrost.data.store.encoding import VALUE_TYPES
 from permafrost.data.store.errors import FORMAT, OtherVersionError
+from permafrost.data.store.int8 import VALUES, int8_vector
 
 SUFFIX = ".h5"
 
@@ -57,16 +62,15 @@ NAMES = ("backbone", "revision", "adapter", "tokenizer", "template", "system", "
 
 BFLOAT16 = _bfloat16_type()
 
-STORED_TYPES = {"float16": h5py.h5t.IEEE_F16LE, "bfloat16": BFLOAT16, "float32": h5py.h5t.IEEE_F32LE}
-"""Stored dtype of latents -> its HDF5 type."""
-
 _READ_AS: dict[str, np.dtype[Any]] = {
-    "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2"), "float32": np.dtype("<f4"),
-    "uint8": np.dtype("u1"), "int32": np.dtype("<i4"), "int64": np.dtype("<i8"),
+    **VALUE_TYPES, "uint8": np.dtype("u1"), "int32": np.dtype("<i4"), "int64": np.dtype("<i8")
 }  # fmt: skip
-"""Name of a type in a shard -> dtype of its bytes; numpy has no bfloat16."""
+"""Name of a type in a shard -> dtype of its bytes."""
 
-_TYPES = STORED_TYPES | {"uint8": h5py.h5t.STD_U8LE, "int32": h5py.h5t.STD_I32LE, "int64": h5py.h5t.STD_I64LE}
+_TYPES: dict[str, h5py.h5t.TypeID] = {
+    "float16": h5py.h5t.IEEE_F16LE, "bfloat16": BFLOAT16, "float32": h5py.h5t.IEEE_F32LE,
+    "uint8": h5py.h5t.STD_U8LE, "int32": h5py.h5t.STD_I32LE, "int64": h5py.h5t.STD_I64LE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +79,31 @@ class Region:
 
     offset: int
     dtype: np.dtype[Any]
-    """Dtype of the bytes; ``uint16`` if they are bfloat16."""
+    """Dtype of the bytes; ``uint16`` if they are bfloat16, a record for each vector in int8."""
 
     shape: tuple[int, ...]
     checksums: tuple[int, ...]
     by_layer: bool
+
+    @property
+    def width(self) -> int:
+        """Width of latents."""
+        return int(self.dtype[VALUES].shape[0] if self.dtype.names else self.shape[-1])
+
+
+def stored_type(stored_dtype: str, vector: np.dtype[Any]) -> h5py.h5t.TypeID:
+    """Return the HDF5 type of latents.
+
+    Args:
+        vector: the dtype of :func:`permafrost.data.store.int8.int8_vector`; used in int8 alone.
+    """
+    if stored_dtype != "int8":
+        return _TYPES[stored_dtype]
+    record = h5py.h5t.create(h5py.h5t.COMPOUND, vector.itemsize)
+    for name, part in (vector.fields or {}).items():
+        number = h5py.h5t.STD_I8LE if name == VALUES else h5py.h5t.STD_U16LE
+        record.insert(name.encode(), part[1], h5py.h5t.array_create(number, part[0].shape))
+    return record
 
 
 def dataset_name(view: str) -> str:
@@ -179,7 +203,8 @@ def read_regions(
         name = dataset_name(view)
         texts = file["tokens/ids"].shape[0] if view == TOKENS else keys.shape[0]
         region = _region(file[name], size, stored_dtype, by_layer=True)
-        if region.shape[:2] != (len(layers), texts) or len(region.shape) != 3 or len(set(layers)) < len(layers):
+        axes = 2 if region.dtype.names else 3
+        if region.shape[:2] != (len(layers), texts) or len(region.shape) != axes or len(set(layers)) < len(layers):
             raise ValueError(f"{name} has shape {region.shape}, declared are {len(layers)} layers")
         yield name, region
 
@@ -210,9 +235,9 @@ def _region(dataset: Any, size: int, type_name: str, by_layer: bool = False) -> 
     properties = dataset.id.get_create_plist()
     if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count() or properties.get_nfilters():
         raise ValueError(f"{dataset.name} is not stored in one plain run of bytes")
-    if dataset.id.get_type() != _TYPES[type_name]:  # the dtype that h5py makes of it says less: bfloat16 is float32
+    dtype = int8_vector(_width_of_records(dataset)) if type_name == "int8" else _READ_AS[type_name]
+    if dataset.id.get_type() != stored_type(type_name, dtype):  # h5py's dtype says less: of bfloat16, it is float32
         raise ValueError(f"{dataset.name} has dtype {dataset.dtype} and not the type {type_name}")
-    dtype = _READ_AS[type_name]
     offset, length = dataset.id.get_offset(), dataset.size * dtype.itemsize
     if offset is None or 0 in dataset.shape or offset + length > size:
         raise ValueError(f"{dataset.name} declares {length:,} bytes, which the file does not hold")
@@ -230,6 +255,14 @@ def _region(dataset: Any, size: int, type_name: str, by_layer: bool = False) -> 
         checksums=tuple(int(value) for value in sums),
         by_layer=by_layer,
     )
+
+
+def _width_of_records(dataset: Any) -> int:
+    """Return the number of codes of a vector in int8; 1 if it holds other things."""
+    found = dataset.id.get_type()
+    if found.get_class() != h5py.h5t.COMPOUND or found.get_member_class(0) != h5py.h5t.ARRAY:
+        return 1
+    return int(found.get_member_type(0).get_array_dims()[0])
 
 
 def _are_offsets(offsets: NDArray[Any], tokens: int) -> bool:

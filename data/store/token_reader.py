@@ -1,6 +1,7 @@
 """Reading the view ``tokens`` in batches: shards are opened and checked once, then read through memory maps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.plan.plan import TOKENS
 from permafrost.data.ragged import Counts, TokenLatents, copy_slices, offsets_from_lengths
-from permafrost.data.store.bfloat16 import decode
+from permafrost.data.store.encoding import decode, empty_vectors
 from permafrost.data.store.errors import ShardError
 from permafrost.data.store.index.locations import TextLocations, group_by
 from permafrost.data.store.shard import Shard
@@ -42,7 +43,7 @@ class TokenReader:
         """
         self.keeps_no_pages = False
         """Whether pages of the files leave the memory of this process after every read."""
-        self.layers, self.width, self._dtype = tuple(layers), example.width(TOKENS), example.dtype
+        self.layers, self.width, self.stored_dtype = tuple(layers), example.width(TOKENS), example.identity.stored_dtype
         columns: dict[int, tuple[TextLocations[Shard], list[tuple[int, int]]]] = {
             id(index): (index, [(IDS, 0), (SPANS, 0)])
         }
@@ -66,10 +67,17 @@ class TokenReader:
             indices: ``[text]``: indices into the texts that the reader was opened for.
             layers: positions among the layers that the reader was opened for; None reads all.
         """
+        stored = self.read_stored(indices, layers)
+        return replace(stored, states=decode(stored.states))
+
+    def read_stored(
+        self, indices: NDArray[np.integer[Any]] | Sequence[int], layers: Sequence[int] | None = None
+    ) -> TokenLatents:
+        """Read as :meth:`read`, states as they are stored."""
         texts = np.asarray(indices, np.int64)
         positions = range(len(self.layers)) if layers is None else layers
         offsets = offsets_from_lengths(self.lengths[texts])
-        states = np.empty((len(positions), offsets[-1], self.width), self._dtype)
+        states = empty_vectors((len(positions), int(offsets[-1])), self.stored_dtype, self.width)
         result = TokenLatents(states, offsets, np.empty(offsets[-1], np.int32), np.empty((offsets[-1], 2), np.int32))
         targets: dict[int, NDArray[Any]] = {IDS: result.ids, SPANS: result.spans}
         targets |= dict(zip(positions, result.states, strict=True))
@@ -78,6 +86,13 @@ class TokenReader:
             if self.keeps_no_pages:
                 table.release()
         return result
+
+    def in_stored_order(self, most: int) -> Iterator[NDArray[np.int64]]:
+        """Yield the indices of all texts as their tokens follow each other on disk, about ``most`` tokens at once."""
+        table = self._tables[-1]
+        order = np.lexsort([table.starts, table.locations.shard_indices])
+        chunk_numbers = np.cumsum(self.lengths[order]) // most
+        yield from (np.sort(part) for part in np.split(order, np.flatnonzero(np.diff(chunk_numbers)) + 1) if len(part))
 
 
 class _TokenTable:
@@ -109,7 +124,7 @@ class _TokenTable:
             for output, array in self.arrays[shard_index].items():
                 if output in targets:
                     for source, target in slices:
-                        targets[output][target] = decode(array[source])
+                        targets[output][target] = array[source]
 
     def release(self) -> None:
         """Take the pages of the shards out of the memory of this process."""

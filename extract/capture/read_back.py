@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from permafrost.data.plan.plan import TOKENS, Columns
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
+from permafrost.data.store.encoding import decode
+from permafrost.data.store.int8 import largest_errors
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, quote_text
 from permafrost.extract.capture.proof import SelfCheckError
-from permafrost.extract.capture.runner import round_to
+from permafrost.extract.capture.runner import encode
 from permafrost.extract.capture.self_check import MOST_WINDOWS, TOLERATED_SHARE, SelfCheck
 from permafrost.extract.capture.structure import evenly_spaced
 
@@ -73,7 +75,7 @@ class ReadBack:
             for view, expected in captured.items():
                 token_latents = latents[view].select(np.array([text])) if view == TOKENS else None
                 values = token_latents.states if token_latents else latents[view][:, text]
-                equal = np.array_equal(values, round_to(expected, self._check.identity.stored_dtype))
+                equal = np.array_equal(values, decode(self._encode(expected)))
                 if not equal or (token_latents and not self._are_tokens_of(np.array([text]), token_latents)):
                     raise SelfCheckError(f"text {quote_text(self._check.texts[text])} is given the latents of another")
 
@@ -101,8 +103,9 @@ class ReadBack:
         for view, layers in self._columns.items():
             stored = self._compare_watched(store, watched, view, layers)
             if chosen:
+                watched_latents = [self._watched[text][view] for text in chosen]
                 self._compare_reference(
-                    view, [stored[text] for text in chosen], [latents[view] for latents in expected]
+                    view, [stored[text] for text in chosen], [latents[view] for latents in expected], watched_latents
                 )
         self._members, self._watched, self._done = [], {}, True
 
@@ -147,15 +150,24 @@ class ReadBack:
             by_text = list(store.read(texts, view, layers).swapaxes(0, 1))
         stored = dict(zip(watched, by_text, strict=True))
         for text, values in stored.items():
-            if not np.array_equal(values, round_to(self._watched[text][view], self._check.identity.stored_dtype)):
+            if not np.array_equal(values, decode(self._encode(self._watched[text][view]))):
                 raise SelfCheckError(
                     f"the stored latents of text {quote_text(self._check.texts[text])} (view {view}) are not those "
                     "that were computed for it"
                 )
         return stored
 
-    def _compare_reference(self, view: str, stored: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> None:
-        """Compare stored latents with the reference, within the tolerance of the run's precision."""
+    def _compare_reference(
+        self,
+        view: str,
+        stored: Sequence[NDArray[Any]],
+        expected: Sequence[NDArray[Any]],
+        watched: Sequence[NDArray[Any]],
+    ) -> None:
+        """Compare stored latents with the reference, within the tolerance of the run's precision.
+
+        In int8, what each of ``watched`` may have lost to its scale is taken off the difference.
+        """
         dtype = self._check.identity.compute_dtype
         limit = READ_BACK_TOLERANCE[dtype]
         join = np.concatenate if view == TOKENS else np.stack
@@ -164,13 +176,20 @@ class ReadBack:
         scale = np.maximum(largest, np.median(largest, -1, keepdims=True))
         if actual.dtype == np.float16:  # smaller values are rounded to zero
             scale = np.maximum(scale, SMALLEST_FLOAT16 / limit)
-        difference = np.divide(actual - wanted, scale, where=scale > 0, out=np.zeros(wanted.shape))
+        difference = np.abs(actual - wanted)
+        if self._check.identity.stored_dtype == "int8":
+            lost = join([largest_errors(self._encode(values)) for values in watched], 1)
+            difference = np.maximum(difference - lost, 0)
+        difference = np.divide(difference, scale, where=scale > 0, out=np.zeros(wanted.shape))
         distance = np.quantile(np.sqrt((difference**2).mean(-1)), TOLERATED_SHARE[dtype])
         if not distance <= limit:
             raise SelfCheckError(
                 f"what was stored of view {view} differs from the plain forward of the backbone by {distance:.2g} of "
                 f"the largest value of each dimension; {limit:g} is allowed in {dtype}"
             )
+
+    def _encode(self, values: NDArray[Any]) -> NDArray[Any]:
+        return encode(values, self._check.identity.stored_dtype)
 
     def _select_texts(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Text]:
         return [self._check.texts[index] for index in indices]

@@ -6,6 +6,7 @@ Packs are laid out over a whole request, so a text has the same latents, bit by 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from permafrost.data.device.pipeline import Pipeline
 from permafrost.data.errors import MachineError
 from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
-from permafrost.data.store.block import Block, Latents
+from permafrost.data.store.block import Block
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.identity import STORED_BYTES, Identity
+from permafrost.data.store.identity import Identity
+from permafrost.data.store.int8 import LARGEST_OF_INT8, quantize
 from permafrost.data.store.keys import text_keys
 from permafrost.data.text import Text, quote_text
 from permafrost.extract.backbones.load import Backbone
@@ -48,10 +50,11 @@ COPIES_OF_LATENTS = 3
 TOKENS_OF_TEXT = 4
 """Number of tokens that a text is taken to have at least, for the memory of its pooled latents."""
 
-LARGEST = {dtype: torch.finfo(getattr(torch, dtype)).max for dtype in STORED_BYTES}
+LARGEST = {dtype: torch.finfo(getattr(torch, dtype)).max for dtype in ("float16", "bfloat16", "float32")}
+LARGEST["int8"] = LARGEST_OF_INT8
 """Stored dtype -> largest value that it represents."""
 
-LARGER = {"float16": '"bfloat16" or "float32"', "bfloat16": '"float32"'}
+LARGER = {"float16": '"bfloat16" or "float32"', "bfloat16": '"float32"', "int8": '"float32"'}
 """Stored dtype -> those that represent larger values."""
 
 
@@ -205,10 +208,10 @@ class BackboneRunner:
         member_texts = [texts[index] for index in members]
         counts = tokens.viewed_lengths[members]
         texts_of_tokens = np.repeat(np.array(member_texts, object), counts).tolist() if TOKENS in columns else []
-        latents: dict[str, Latents] = {}
+        latents: dict[str, NDArray[Any]] = {}
         for view, values in captured.items():
             texts_of_values = texts_of_tokens if view == TOKENS else member_texts
-            latents[view] = to_storage_dtype(values, self.identity.stored_dtype, view, columns[view], texts_of_values)
+            latents[view] = encode_latents(values, self.identity.stored_dtype, view, columns[view], texts_of_values)
         token_latents = None
         if TOKENS in columns:
             assert tokens.characters is not None
@@ -243,24 +246,24 @@ def _joined(parts: Sequence[Pooled]) -> Pooled:
     return {view: np.concatenate([part[view] for part in parts], axis=1) for view in parts[0]}
 
 
-def to_storage_dtype(
+def encode_latents(
     values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
-) -> Latents:
-    """Check that latents fit their stored dtype, and round them to it.
+) -> NDArray[Any]:
+    """Check that latents fit their stored dtype, and return them in it.
 
     Args:
         values: ``[layer, text, width]``; of the view ``tokens``, ``[layer, token, width]``.
         texts: ``[text]``; of the view ``tokens``, the text of every token.
 
     Returns:
-        as :func:`round_to`.
+        as :func:`encode`.
 
     Raises:
         StoreError: a value is not finite, or does not fit the dtype; the message names layer and text.
     """
     low, high = values.min(initial=0), values.max(initial=0)  # NaN propagates through both
     if np.isfinite([low, high]).all() and max(-low, high) <= LARGEST[dtype]:
-        return round_to(values, dtype)
+        return encode(values, dtype)
     finite = np.isfinite(values)
     if not finite.all():
         layer, text, _ = np.argwhere(~finite)[0]
@@ -277,9 +280,11 @@ def to_storage_dtype(
     )
 
 
-def round_to(values: NDArray[np.float32], dtype: str) -> Latents:
-    """Round latents to a stored dtype; of bfloat16, which numpy does not have, the result is in float32."""
+def encode(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """Return latents as a shard stores them; :func:`permafrost.data.store.encoding.decode` makes numbers of them."""
+    if dtype == "int8":
+        return quantize(values)
     # The same bits as values.astype(dtype), several times as fast.
     rounded = torch.from_numpy(values).to(getattr(torch, dtype))
-    converted: Latents = (rounded.float() if dtype == "bfloat16" else rounded).numpy()
-    return converted
+    stored: NDArray[Any] = (rounded.view(torch.int16) if dtype == "bfloat16" else rounded).numpy()
+    return stored.view("<u2") if dtype == "bfloat16" else stored

@@ -182,7 +182,7 @@ def _measure_rate(runner: "BackboneRunner", texts: Sequence[Text], tokens: Token
 
 
 def capacity_plan(
-    texts: int, models: Mapping[str, tuple[int, int]], dtypes: Sequence[str] = ("float16", "float32")
+    texts: int, models: Mapping[str, tuple[int, int]], dtypes: Sequence[str] = ("int8", "float16", "float32")
 ) -> list[dict[str, Any]]:
     """Return what pooled latents of texts take without a corpus: a row for each model, all layers or one, and dtype.
 

@@ -102,7 +102,8 @@ class TrainSpec:
     memory: int | str = "auto"
     """Memory that the latents of a probe may take, in bytes or such as "8GB"; "auto" is half of the free memory. More
     latents are copied into a temporary file in extract.cache, in the order of the corpus, and read from it ahead of
-    training. No figure depends on it: a run with another limit is the same run."""
+    training; workers of a study read tokens from the cache. No figure depends on it: a run with another limit is the
+    same run."""
 
     @property
     def memory_bytes(self) -> int | None:

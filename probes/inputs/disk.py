@@ -16,8 +16,10 @@ from torch import Tensor
 
 from permafrost.data.scratch.latent_file import LatentFile, StoredLayers
 from permafrost.data.scratch.record_file import Bytes
+from permafrost.data.store.encoding import decode, vectors_in
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column
+from permafrost.probes.inputs.disk_tokens import DiskTokens
 from permafrost.probes.inputs.latents import ProbeInputs
 from permafrost.probes.inputs.read_ahead import ReadAhead
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
@@ -65,7 +67,8 @@ class DiskInputs(ProbeInputs):
     def will_need(self, texts: NDArray[np.int64]) -> None:
         """Have the system read texts into its cache, whatever their order and shape, in their order on disk."""
         if texts.size:
-            self._ahead.start(lambda: self.latents.file.will_need(np.sort(texts, axis=None)))
+            needed = np.sort(texts, axis=None)
+            self._ahead.start(lambda: self.latents.file.will_need(needed, needed + 1))
 
     def end_prefetch(self) -> None:
         """Drop what was read ahead and not asked for, and end the thread."""
@@ -121,29 +124,24 @@ class DiskInputs(ProbeInputs):
         return list(pairwise([0, *breaks, len(sources)]))
 
     def _layers(self, records: Bytes, offset: int, sources: NDArray[np.int64]) -> Tensor:
-        """Return adjacent layers of some records, ``[text, layer, width]`` in the stored dtype."""
+        """Return adjacent layers of some records, ``[text, layer, width]``; in the stored dtype if torch has it."""
         first, last = self.latents.fields[sources[0]], self.latents.fields[sources[-1]]
         step = (last.start - first.start) // max(1, len(sources) - 1) or last.stop - last.start
-        itemsize = np.dtype(first.dtype).itemsize
-        values = np.ndarray(
-            (len(records), len(sources), first.width),
-            first.dtype,
-            records,
-            first.start - offset,
-            (records.shape[1], step, itemsize),
-        )
-        tensor = torch.from_numpy(values)
-        return tensor.view(torch.bfloat16) if first.dtype == "uint16" else tensor
+        shape, strides = (len(records), len(sources)), (records.shape[1], step)
+        stored = vectors_in(records, first.start - offset, shape, strides, first.dtype, first.width)
+        if first.dtype == "bfloat16":  # torch has it
+            return torch.from_numpy(stored).view(torch.bfloat16)
+        return torch.from_numpy(decode(stored))
 
 
 @dataclass(frozen=True, eq=False)
 class ReadingAhead:
     """Reading of batches of rows before they are needed."""
 
-    inputs: DiskInputs
+    inputs: DiskInputs | DiskTokens
     reads: SharedReads
     texts_of: Callable[[NDArray[np.int64]], Sequence[NDArray[np.int64]]]
-    """Rows of a batch, ``[order, row]`` -> the arguments ``texts`` of :meth:`DiskInputs.text_states`."""
+    """Rows of a batch, ``[order, row]`` -> the texts of each read, as :meth:`DiskInputs.text_states` takes them."""
 
     def batch(self, rows: NDArray[np.int64]) -> None:
         """Start to read a batch."""
@@ -164,7 +162,8 @@ def reading_ahead(
     inputs: ProbeInputs, reads: SharedReads, texts_of: Callable[[NDArray[np.int64]], Sequence[NDArray[np.int64]]]
 ) -> ReadingAhead | None:
     """Return how batches of inputs are read ahead; None if they are not on disk."""
-    return ReadingAhead(inputs, reads, texts_of) if isinstance(inputs, DiskInputs) else None
+    on_disk = inputs if isinstance(inputs, DiskInputs) else inputs.disk
+    return ReadingAhead(on_disk, reads, texts_of) if on_disk else None
 
 
 def _key(reads: SharedReads, texts: NDArray[np.int64]) -> Hashable:

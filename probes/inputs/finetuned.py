@@ -37,9 +37,14 @@ def cached_states(stored: PlanLatents, texts: Sequence[Text], limit: MemoryLimit
     Raises:
         SpecError: a text of one segment is split into windows.
     """
-    reader, tokens = open_tokens(stored.store, texts, stored.columns[TOKENS], limit)
+    layers = stored.columns[TOKENS]
+    reader, tokens, disk = open_tokens(stored.store, texts, layers, limit)
     check_unsplit(tokens.longest, stored.store.identity.max_tokens)
-    return FrozenStates(tokens, lambda windows: (reader.read(windows).states, None))  # only embeddings use segments
+
+    def rows(windows: NDArray[np.int64]) -> tuple[NDArray[np.generic], None]:  # only embeddings use segments
+        return disk.read(windows, range(len(layers))) if disk else reader.read(windows).states, None
+
+    return FrozenStates(tokens, rows, disk)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,13 +94,21 @@ def finetuned_inputs(
     if view == TOKENS:
         read = partial(_run_distinct, top_blocks, below, columns)
         return TokenInputs(
-            columns=columns, widths=widths, tokens=below.tokens, blocks=top_blocks, read=read, device=device
+            columns=columns,
+            widths=widths,
+            tokens=below.tokens,
+            blocks=top_blocks,
+            read=read,
+            disk=below.disk,
+            device=device,
         )
     if (np.diff(below.tokens.starts) != 1).any():
         raise SpecError('a view of whole texts cannot be made of windows; set plan.truncation = "cut", or read tokens.')
     if own and not covering_ranges(below.tokens.spans, below.tokens.offsets)[:, 1].all():
         raise SpecError(f"the tokenizer makes no token of some text, so it has no view {view}; leave such texts out.")
-    return FinetunedInputs(columns=columns, widths=widths, blocks=top_blocks, below=below, own=own, device=device)
+    return FinetunedInputs(
+        columns=columns, widths=widths, blocks=top_blocks, below=below, own=own, disk=below.disk, device=device
+    )
 
 
 def _device_of(blocks: nn.Module) -> torch.device:

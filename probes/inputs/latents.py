@@ -17,6 +17,7 @@ from permafrost.data.device.transfer import CPU, to_device
 from permafrost.data.ragged import TokenIndex
 from permafrost.data.store.block import Latents
 from permafrost.probes.config.columns import Column
+from permafrost.probes.inputs.disk_tokens import DiskTokens
 from permafrost.probes.inputs.resident import fits
 from permafrost.probes.models.shared_reads import SharedReads, TextStates
 
@@ -48,6 +49,9 @@ class ProbeInputs(ABC):
 
     blocks: nn.Module | None = None
     """Trainable blocks that compute the latents whenever they are read; None if the latents are stored."""
+
+    disk: DiskTokens | None = None
+    """Where stored token states, or the frozen states below the blocks, are read from; None if it is the store."""
 
     device: torch.device = CPU
     """Device of all tensors that are returned, which is that of the probe."""

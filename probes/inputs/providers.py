@@ -22,6 +22,7 @@ from permafrost.data.store.errors import StoreError
 from permafrost.data.store.store import PlanLatents
 from permafrost.data.text import Text
 from permafrost.probes.config.finetuning import FinetuneSpec
+from permafrost.probes.inputs.disk_tokens import DiskTokens
 
 if TYPE_CHECKING:  # latents that are all stored are found without torch
     from torch import nn
@@ -59,6 +60,9 @@ class FrozenStates:
     rows: Callable[[NDArray[np.int64]], tuple[NDArray[np.generic], NDArray[np.int8] | None]]
     """Indices of windows -> their states ``[layer, token, width]`` or token ids ``[token]``, one window after another;
     and the token type ids ``[token]``, None if the blocks need none."""
+
+    disk: DiskTokens | None = None
+    """Where the states are read from; None if it is the store, or if there are none."""
 
 
 class LatentProvider(Protocol):

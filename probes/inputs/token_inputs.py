@@ -19,6 +19,7 @@ from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.data.store.token_reader import TokenReader
 from permafrost.data.text import Text
 from permafrost.probes.config.columns import Column, view_name
+from permafrost.probes.inputs.disk_tokens import DiskTokens
 from permafrost.probes.inputs.latents import ProbeInputs, pooled_inputs, single_order
 from permafrost.probes.inputs.memory import MemoryLimit
 from permafrost.probes.inputs.resident import resident_states
@@ -43,7 +44,7 @@ class TokenInputs(ProbeInputs):
             return self
         stored = self.blocks is None and device.type != "cpu"
         there = resident_states(self.read, self.tokens, len(self.columns), device) if stored else None
-        return replace(self, device=device, read=there or self.read)
+        return replace(self, device=device, read=there or self.read, disk=None if there else self.disk)
 
     @torch.no_grad()
     def pooled(self, layer: int, texts: NDArray[np.int64]) -> Tensor:
@@ -110,8 +111,9 @@ def read_inputs(
                 f"probe.inputs joins {view_name(columns)}: the view tokens cannot be combined with other views or with "
                 "other plans."
             )
-        reader, tokens = open_tokens(stored[columns[0].plan].store, texts, [column.layer for column in columns], limit)
-        return stored_tokens(reader.read, tokens, columns, reader.width)
+        layers = [column.layer for column in columns]
+        reader, tokens, disk = open_tokens(stored[columns[0].plan].store, texts, layers, limit)
+        return stored_tokens(reader.read, tokens, columns, reader.width, disk)
     parts = [
         StoredLayers(stored[plan].store, view, tuple(column.layer for column in group))
         for (plan, view), group in groupby(columns, lambda column: (column.plan, column.view))
@@ -123,16 +125,15 @@ def read_inputs(
 
 def open_tokens(
     store: LatentStore, texts: Sequence[Text], layers: Sequence[int], limit: MemoryLimit | None = None
-) -> tuple[TokenReader, TokenIndex]:
+) -> tuple[TokenReader, TokenIndex, DiskTokens | None]:
     """Open a reader of the token states of some layers, window by window, and return the token index of the texts.
 
-    If the states do not fit the limit, what is read of the files leaves the memory of the process after every batch.
+    If the states do not fit the limit, there is a copy of them on disk, in the order of the texts, to be read instead.
     """
     windows, starts = store.expand_windows(texts)
     reader = store.token_reader(windows, layers)
-    size = int(reader.lengths.sum()) * len(layers) * reader.width * 4
-    reader.keeps_no_pages = limit is not None and limit.room(size) < size
-    return reader, reader.read(range(len(windows)), []).index(starts)
+    tokens = reader.read(range(len(windows)), []).index(starts)
+    return reader, tokens, limit.tokens_on_disk(reader, tokens) if limit else None
 
 
 def stored_tokens(
@@ -140,15 +141,22 @@ def stored_tokens(
     tokens: TokenIndex,
     columns: Sequence[Column],
     width: int,
+    disk: DiskTokens | None = None,
 ) -> TokenInputs:
     """Return token latents as probe inputs.
 
     Args:
         read: (indices of windows, indices of ``columns``) -> their tokens.
+        disk: what is read instead.
     """
+
+    def states(windows: NDArray[np.int64], layers: Sequence[int]) -> Tensor:
+        return torch.from_numpy(disk.read(windows, layers) if disk else read(windows, layers).states)
+
     return TokenInputs(
         columns=tuple(columns),
         widths=(width,) * len(columns),
         tokens=tokens,
-        read=lambda windows, layers: torch.from_numpy(read(windows, layers).states),
+        disk=disk,
+        read=states,
     )

@@ -49,7 +49,7 @@ class Objective(ABC):
 
     def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return the texts ``[order, row, text of the row]`` that :meth:`loss` reads of a batch, read by read."""
-        return []
+        return [self.rows.texts[rows]]
 
     @abstractmethod
     def predict(self, probe: Probe) -> NDArray[np.float32]:
@@ -85,10 +85,6 @@ class RowObjective(Objective):
         (texts,) = self.texts_read(rows)
         prediction = probe(self.inputs.text_states(reads, texts), reads)
         return LOSSES[loss_name](prediction, target, *self.weights)
-
-    def texts_read(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """As :meth:`Objective.texts_read`."""
-        return [self.rows.texts[rows]]
 
     def predict(self, probe: Probe) -> NDArray[np.float32]:
         """Return scores ``[member, row]`` or logits ``[member, row, class]``."""

@@ -97,7 +97,8 @@ class Workspace(LatentWorkspace):
                 return free_memory() // 2
             return cache.make_room(size, most) if isinstance(cache, InputCache) else most
 
-        return MemoryLimit(room, local_cache(recipe.extract.cache), self.progress)
+        shared = not isinstance(cache, InputCache)
+        return MemoryLimit(room, local_cache(recipe.extract.cache), shared, self.progress)
 
     def finetuned_inputs(self, recipe: Recipe, blocks: nn.Module | None = None) -> ProbeInputs:
         """Return what the recipe's probe reads of fine-tuned blocks; blocks are created if none are given.

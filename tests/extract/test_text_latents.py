@@ -57,7 +57,7 @@ def test_in_memory_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
         ({"texts": [" "]}, "text 1 is empty"),
         ({"texts": ["\ud800"]}, "text 1 holds half a character"),
         ({"layers": (0.5,)}, "layers must be whole numbers"),
-        ({"stored_dtype": "int8"}, "stored_dtype"),
+        ({"stored_dtype": "int4"}, "stored_dtype"),
     ],
 )
 def test_what_gives_no_array_is_refused(change, message, tiny):

@@ -20,6 +20,7 @@ from permafrost import exporting, inspection
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.errors import InputError
 from permafrost.data.export import table_files, tensor_files, vectors
+from permafrost.data.latents.reader import open_store
 from permafrost.data.spec import SpecError
 from tests.support.bench import ROOT, Bench, write
 
@@ -110,6 +111,17 @@ def test_bfloat16_is_exact_in_safetensors_and_float32_elsewhere(bench):
     assert (tensor.dtype, values.dtype) == (torch.bfloat16, np.float32)
     assert torch.equal(tensor.float(), torch.from_numpy(values))
     np.testing.assert_array_equal(np.stack(table["mean_2"].tolist()), values[0])
+
+
+def test_eight_bits_are_exported_as_the_numbers_that_they_stand_for(bench):
+    asked = ("plan.stored_dtype=int8", "plan.layers=2")
+    exported = export(bench, "safetensors", *asked, out="a")
+    values = load_file(exported.folder / "latents.safetensors")["mean"].numpy()
+    store = open_store(bench.folder / "cache")
+    assert store.identity.stored_dtype == "int8"
+    texts = pd.read_parquet(exported.folder / "rows.parquet")["text"].tolist()
+    np.testing.assert_array_equal(values, np.asarray(store.latents(texts, "mean", 2)))
+    assert values.dtype == np.float32
 
 
 class StoppedError(Exception):

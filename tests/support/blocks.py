@@ -8,8 +8,10 @@ import numpy as np
 
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.block import Block
+from permafrost.data.store.encoding import decode
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
+from permafrost.extract.capture.runner import encode
 
 Columns = dict[str, tuple[int, ...]]
 
@@ -34,11 +36,13 @@ def block_of(keys: Any, columns: Columns, width: int = 4, dtype: str = "float32"
 
 
 def drawn_latents(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Random latents in a stored dtype; those of bfloat16 are float32 without the lower 16 bits."""
-    values = rng.normal(size=shape)
-    if dtype != "bfloat16":
-        return values.astype(dtype)
-    return (values.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+    """Random latents as a shard stores them in a dtype."""
+    return encode(rng.normal(size=shape).astype(np.float32), dtype)
+
+
+def decoded(tokens: TokenLatents) -> TokenLatents:
+    """Tokens as a reader returns them."""
+    return dataclasses.replace(tokens, states=decode(tokens.states))
 
 
 def lengths_of(texts: Sequence[str]) -> np.ndarray:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from permafrost.data.progress import NoProgress
 from permafrost.data.store.block import Block
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
@@ -45,7 +44,7 @@ def stored_latents(
 
 def limited(folder: Path, most: int = 0) -> MemoryLimit:
     """A limit on the memory that one set of inputs may take."""
-    return MemoryLimit(lambda size: most, folder, NoProgress())
+    return MemoryLimit(lambda size: most, folder)
 
 
 def both(folder: Path, source: PooledInputs) -> tuple[PooledInputs, DiskInputs]:
@@ -58,13 +57,15 @@ def both(folder: Path, source: PooledInputs) -> tuple[PooledInputs, DiskInputs]:
     return found[0], found[1]
 
 
-def of_two_plans(folder: Path) -> tuple[dict[str, PlanLatents], list[str], list[Column]]:
+def of_two_plans(
+    folder: Path, dtypes: tuple[str, str] = ("bfloat16", "float16")
+) -> tuple[dict[str, PlanLatents], list[str], list[Column]]:
     """Latents of two plans that differ in width and dtype, and columns of both."""
     texts = [f"text {number}" for number in range(23)]
     rng = np.random.default_rng(0)
     plans = {
-        "": stored_latents(folder, drawn_latents(rng, (3, 23, 6), "bfloat16"), texts, "bfloat16"),
-        "other": stored_latents(folder, drawn_latents(rng, (2, 23, 3), "float16"), texts, "float16", "other"),
+        "": stored_latents(folder, drawn_latents(rng, (3, 23, 6), dtypes[0]), texts, dtypes[0]),
+        "other": stored_latents(folder, drawn_latents(rng, (2, 23, 3), dtypes[1]), texts, dtypes[1], "other"),
     }
     columns = [Column("", "mean", 2), Column("other", "mean", 0), Column("other", "mean", 1), Column("", "mean", 0)]
     return plans, texts, columns

@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 from permafrost.data.errors import MachineError
 from permafrost.data.spec import plain
 from permafrost.data.store import shard_layout
-from permafrost.data.store.bfloat16 import decode
 from permafrost.data.store.block import Block, write_shard
+from permafrost.data.store.encoding import decode, memory_dtype, vector_bytes
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
-from permafrost.data.store.identity import STORED_BYTES, Identity
+from permafrost.data.store.identity import STORED_DTYPES, Identity
+from permafrost.data.store.int8 import int8_vector
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
-from permafrost.extract.capture.runner import round_to
+from permafrost.extract.capture.runner import encode
 from tests.support.blocks import block_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,24 +70,30 @@ def problems(path: Path) -> list[str]:
         return [error.reason]
 
 
-@pytest.mark.parametrize("dtype", STORED_BYTES)
+@pytest.mark.parametrize("dtype", STORED_DTYPES)
 def test_a_shard_gives_back_what_was_written(tmp_path, dtype):
     written, identity = block(dtype=dtype), replace(IDENTITY, stored_dtype=dtype)
     shard = Shard(write_shard(tmp_path, identity, {"host": "h", "layers": 99}, written))
     assert (shard.identity, shard.provenance, shard.columns) == (identity, {"host": "h", "layers": 99}, COLUMNS)
-    assert (shard.texts, shard.width("mean"), shard.dtype) == (3, 4, written.latents["mean"].dtype)
+    assert (shard.texts, shard.width("mean"), shard.dtype) == (3, 4, memory_dtype(dtype))
     np.testing.assert_array_equal(shard.keys, written.keys)
     np.testing.assert_array_equal(shard.lengths, written.lengths)
     for view, layers in COLUMNS.items():
         for index, layer in enumerate(layers):
-            values = written.latents[view][index]
-            np.testing.assert_array_equal(decode(shard.layer(view, layer)), values)
-            assert shard.layer(view, layer).nbytes == values.size * STORED_BYTES[dtype]
-            assert shard.peaks[view][index] == pytest.approx(np.abs(values).max(), rel=1e-5)
+            stored = written.latents[view][index]
+            np.testing.assert_array_equal(shard.layer(view, layer), stored)
+            assert shard.layer(view, layer).nbytes == 3 * vector_bytes(dtype, 4)
+            assert shard.peaks[view][index] == pytest.approx(np.abs(decode(stored)).max(), rel=1e-5)
     assert shard.problems() == []
 
 
-@pytest.mark.parametrize("dtype", STORED_BYTES)
+def by_hand(records: np.ndarray) -> np.ndarray:
+    """The numbers of records of one dimension, as the module of the layout defines them."""
+    scales, outliers = ((records[part].astype(np.uint32) << 16).view(np.float32) for part in ("scales", "outliers"))
+    return np.where(records["values"] == -128, outliers, records["values"] * scales)
+
+
+@pytest.mark.parametrize("dtype", STORED_DTYPES)
 @given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=12), peak=st.floats(1, 60_000))
 @settings(deadline=None, max_examples=50)
 def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, bits, peak):
@@ -94,23 +101,25 @@ def test_plain_h5py_reads_every_value_that_was_written(tmp_path_factory, dtype, 
     drawn = np.append(drawn[np.isfinite(drawn)], np.float32(peak))
     if dtype == "float16":
         drawn = np.clip(drawn, -60_000, 60_000)
-    values = round_to(drawn.reshape(1, -1, 1), dtype)
+    stored = encode(drawn.reshape(1, -1, 1), dtype)
+    values = decode(stored)
     written = Block(
         keys=text_keys([str(text) for text in range(values.shape[1])]),
         lengths=np.ones(values.shape[1], np.int32),
         columns={"mean": (3,)},
-        latents={"mean": values},
+        latents={"mean": stored},
     )
     path = write_shard(tmp_path_factory.mktemp("bits"), replace(IDENTITY, stored_dtype=dtype), {"layers": 99}, written)
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(file["latents/mean"][:].astype(np.float32), values.astype(np.float32))
+        read = file["latents/mean"][:]
+        np.testing.assert_array_equal(by_hand(read) if dtype == "int8" else read.astype(np.float32), values)
     assert decode(Shard(path).layer("mean", 3)).tobytes() == values.tobytes()
     assert Shard(path).peaks == {"mean": (pytest.approx(float(np.abs(values).max()), rel=1e-5),)}
 
 
 def test_latents_that_are_not_in_the_dtype_of_the_store_are_not_written(tmp_path):
-    for dtype, wrong in (("float16", block()), ("bfloat16", block()), ("float32", block(dtype="float16"))):
-        with pytest.raises(ValueError, match=f"cannot be stored as {dtype}|rounded to {dtype}"):
+    for dtype, wrong in ((dtype, block(dtype="float32" if dtype != "float32" else "int8")) for dtype in STORED_DTYPES):
+        with pytest.raises(ValueError, match=f"cannot be stored as {dtype}"):
             write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {"layers": 99}, wrong)
 
 
@@ -123,7 +132,7 @@ def test_netcdf4_reads_bfloat16_as_numbers(of_bfloat16):
     netcdf = pytest.importorskip("netCDF4")
     with netcdf.Dataset(of_bfloat16) as file:
         for view, values in block(dtype="bfloat16").latents.items():
-            np.testing.assert_array_equal(file["latents"][view][:], values)
+            np.testing.assert_array_equal(file["latents"][view][:], decode(values))
 
 
 @pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump is not installed")
@@ -132,7 +141,7 @@ def test_h5dump_reads_bfloat16_as_numbers(of_bfloat16):
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     shown = said.split("DATA {")[1].split("}")[0].replace(",", " ").split()
     np.testing.assert_allclose(
-        [float(number) for number in shown], block(dtype="bfloat16").latents["last"].reshape(-1), rtol=1e-4
+        [float(number) for number in shown], decode(block(dtype="bfloat16").latents["last"]).reshape(-1), rtol=1e-4
     )
 
 
@@ -247,6 +256,10 @@ def test_a_shard_that_holds_a_value_that_is_not_finite_is_found(tmp_path):
     broken.latents["mean"][1, 0, 0] = np.nan
     found = Shard(write_shard(tmp_path, IDENTITY, {"layers": 99}, broken)).problems()
     assert found == ["latents/mean[1] holds values that are not finite"]
+    of_records = block(dtype="int8")
+    of_records.latents["mean"]["scales"][1, 0] = 0x7F80  # infinity
+    found = Shard(write_shard(tmp_path, replace(IDENTITY, stored_dtype="int8"), {"layers": 99}, of_records)).problems()
+    assert found == ["latents/mean[1] holds values that are not finite"]
 
 
 def test_reading_one_layer_reads_no_other(path):
@@ -314,6 +327,17 @@ def float_type(size: int, bias: int) -> h5py.Datatype:
     return h5py.Datatype(made)
 
 
+def of_int8(dtype: np.dtype[Any], shape: tuple[int, ...] = (2, 3)) -> Callable[[h5py.File], None]:
+    """Records in the place of latents, in a shard that declares int8."""
+
+    def change(file: h5py.File) -> None:
+        about_with(identity=plain(IDENTITY) | {"stored_dtype": "int8"})(file)
+        instead("latents/mean", data=np.zeros(shape, dtype))(file)
+        instead("latents/last", data=np.zeros((1, 3), int8_vector(4)))(file)
+
+    return change
+
+
 PLAIN, LAYOUT, SHAPE = "not stored in one plain run of bytes", "other things than latents", "declared are 2 layers"
 HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "soft link": (linked(h5py.SoftLink("/latents/last")), "'mean' is a link that leads elsewhere"),
@@ -366,6 +390,22 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "bfloat16 that is declared and not there": (
         about_with(identity=plain(IDENTITY) | {"stored_dtype": "bfloat16"}),
         "not the type bfloat16",
+    ),
+    "int8 that is declared and not there": (
+        about_with(identity=plain(IDENTITY) | {"stored_dtype": "int8"}),
+        "not the type int8",
+    ),
+    "records of other parts": (
+        of_int8(np.dtype([("values", "i1", (4,)), ("scales", "<u2", (1,))])),
+        "not the type int8",
+    ),
+    "records of too many scales": (
+        of_int8(np.dtype([("values", "i1", (4,)), ("scales", "<u2", (2,)), ("outliers", "<u2", (1,))])),
+        "not the type int8",
+    ),
+    "records of an axis too many": (
+        of_int8(int8_vector(4), (2, 3, 4)),
+        SHAPE,
     ),
     "peaks of other columns": (about_with(peaks={"mean": [1.0], "last": [1.0]}), "not those of its columns"),
     "peaks that are no numbers": (about_with(peaks={"mean": [1.0, "x"], "last": [1.0]}), "could not convert"),

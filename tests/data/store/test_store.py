@@ -16,13 +16,14 @@ from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.spec import SpecError, plain
 from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.block import Block
+from permafrost.data.store.encoding import decode
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.identity import STORED_BYTES, Identity, folder_name, init_name
+from permafrost.data.store.identity import STORED_DTYPES, Identity, folder_name, init_name
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments
-from permafrost.extract.capture.runner import LARGEST, to_storage_dtype
+from permafrost.extract.capture.runner import LARGEST, encode_latents
 from tests.support.blocks import block_of
 
 IDENTITY = Identity(
@@ -285,35 +286,35 @@ def test_a_border_between_segments_is_part_of_the_key():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", STORED_BYTES)
+@pytest.mark.parametrize("dtype", STORED_DTYPES)
 def test_a_value_that_is_not_finite_names_layer_view_and_text(value, dtype):
     values = np.zeros((2, 3, 4), np.float32)
     values[1, 2, 3] = value
     with pytest.raises(StoreError, match=r"layer 7, view mean, text 'c': .* not finite"):
-        to_storage_dtype(values, dtype, "mean", [5, 7], ["a", "b", "c"])
+        encode_latents(values, dtype, "mean", [5, 7], ["a", "b", "c"])
 
 
 def test_an_overflow_of_float16_names_layer_text_value_and_the_way_out():
     values = np.full((2, 2, 4), 65_504, np.float32)
-    assert to_storage_dtype(values, "float16", "mean", [5, 7], ["a", "b"]).max() == 65_504
+    assert encode_latents(values, "float16", "mean", [5, 7], ["a", "b"]).max() == 65_504
     values[1, 0, 2] = -71_680
     with pytest.raises(StoreError) as error:
-        to_storage_dtype(values, "float16", "mean", [5, 7], ["a", "b"])
+        encode_latents(values, "float16", "mean", [5, 7], ["a", "b"])
     assert str(error.value) == (
         "layer 7, view mean, text 'a': |value| 71,680 does not fit float16; set plan.stored_dtype = \"bfloat16\" or "
         '"float32".'
     )
     for dtype in ("bfloat16", "float32"):
-        stored = to_storage_dtype(values, dtype, "mean", [5, 7], ["a", "b"])
-        np.testing.assert_allclose(stored, values, rtol=2.0**-8 if dtype == "bfloat16" else 0)
+        stored = encode_latents(values, dtype, "mean", [5, 7], ["a", "b"])
+        np.testing.assert_allclose(decode(stored), values, rtol=2.0**-8 if dtype == "bfloat16" else 0)
 
 
 def test_an_overflow_of_bfloat16_is_an_error_though_float32_holds_it():
     values = np.full((1, 1, 4), LARGEST["bfloat16"], np.float32)
-    assert to_storage_dtype(values, "bfloat16", "mean", [5], ["a"]).max() == LARGEST["bfloat16"]
+    assert decode(encode_latents(values, "bfloat16", "mean", [5], ["a"])).max() == LARGEST["bfloat16"]
     values[0, 0, 2] = np.finfo(np.float32).max
     with pytest.raises(StoreError, match=r'3.403e\+38 does not fit bfloat16; set plan.stored_dtype = "float32"\.'):
-        to_storage_dtype(values, "bfloat16", "mean", [5], ["a"])
+        encode_latents(values, "bfloat16", "mean", [5], ["a"])
 
 
 def test_the_stored_precision_rounds_as_numpy_does():
@@ -322,16 +323,16 @@ def test_the_stored_precision_rounds_as_numpy_does():
     edges = np.array([0.0, -0.0, 2.0**-24, 2.0**-25, 1.5 * 2.0**-25, 1 + 2.0**-11, 1 + 3 * 2.0**-11], np.float32)
     values = np.concatenate([bits[fits], edges]).reshape(1, -1, 1)
     for dtype in ("float16", "float32"):
-        stored = to_storage_dtype(values, dtype, "mean", [5], ["a"] * values.shape[1])
+        stored = encode_latents(values, dtype, "mean", [5], ["a"] * values.shape[1])
         assert stored.dtype == dtype
         assert stored.tobytes() == values.astype(dtype).tobytes()
-    stored = to_storage_dtype(values, "bfloat16", "mean", [5], ["a"] * values.shape[1])
+    stored = encode_latents(values, "bfloat16", "mean", [5], ["a"] * values.shape[1])
     upper = values.view(np.uint32) >> 16
     below, above = ((upper << 16).view(np.float32), ((upper + 1) << 16).view(np.float32))  # those on either side
     even = np.where(upper % 2 == 0, below, above)
     nearest = np.where(np.abs(values - below) < np.abs(above - values), below, above)
     tie = values - below == above - values
-    np.testing.assert_array_equal(stored, np.where(tie, even, nearest))
+    np.testing.assert_array_equal(decode(stored), np.where(tie, even, nearest))
 
 
 def test_a_token_that_cannot_be_stored_names_the_text_it_belongs_to():
@@ -339,7 +340,7 @@ def test_a_token_that_cannot_be_stored_names_the_text_it_belongs_to():
     for wrong, message in ((np.nan, "not finite"), (7e4, r"\|value\| 70,000 does not fit float16")):
         values[0, 3, 1] = wrong
         with pytest.raises(StoreError, match=f"layer 2, view tokens, text 'b': .*{message}"):
-            to_storage_dtype(values, "float16", "tokens", [2], ["a", "a", "a", "b", "b"])
+            encode_latents(values, "float16", "tokens", [2], ["a", "a", "a", "b", "b"])
 
 
 columns = st.dictionaries(
@@ -350,7 +351,7 @@ shards = st.lists(st.tuples(st.lists(st.sampled_from("abcdef"), min_size=1, uniq
 
 @settings(max_examples=40, deadline=None)  # every shard is synced
 @given(
-    dtype=st.sampled_from(sorted(STORED_BYTES)),
+    dtype=st.sampled_from(sorted(STORED_DTYPES)),
     shards=shards.filter(lambda made: len(made) < 6),
     asked=st.lists(st.sampled_from("abcdef"), max_size=5),
 )
@@ -366,7 +367,7 @@ def test_the_store_reads_like_a_dictionary(tmp_path_factory, dtype, shards, aske
         for view, layers in block.columns.items():
             for index, layer in enumerate(layers):
                 for row, text in enumerate(texts):
-                    naive[text, view, layer] = block.latents[view][index, row]
+                    naive[text, view, layer] = decode(block.latents[view][index, row])
     for view, layers in store.columns().items():
         for layer in layers:
             held = store.has_column(text_keys(asked), view, layer).tolist()

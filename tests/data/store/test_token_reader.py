@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from permafrost.data.latents import maintenance
 from permafrost.data.ragged import TokenLatents, concatenate, offsets_from_lengths
 from permafrost.data.spec import SpecError
-from permafrost.data.store.bfloat16 import decode, memory_dtype
 from permafrost.data.store.block import Block, write_shard
+from permafrost.data.store.encoding import decode, memory_dtype
 from permafrost.data.store.errors import ShardError, StoreError
-from permafrost.data.store.identity import STORED_BYTES, Identity
+from permafrost.data.store.identity import STORED_DTYPES, Identity
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
-from tests.support.blocks import Columns, assert_equal_tokens, lengths_of, ragged_block
+from tests.support.blocks import Columns, assert_equal_tokens, decoded, lengths_of, ragged_block
 
 IDENTITY = Identity(
     weights="w",
@@ -55,17 +55,17 @@ def tokens_of(block: Block) -> TokenLatents:
     return block.tokens
 
 
-@pytest.mark.parametrize("dtype", STORED_BYTES)
+@pytest.mark.parametrize("dtype", STORED_DTYPES)
 @pytest.mark.parametrize("columns", [BOTH, {"tokens": (2,)}])
 def test_a_shard_gives_back_the_tokens_that_were_written(tmp_path, dtype, columns):
     written = ragged_block(TEXTS, columns, dtype)
     shard = Shard(write_shard(tmp_path, replace(IDENTITY, stored_dtype=dtype), {"layers": 99}, written))
     assert (shard.columns, shard.texts, shard.tokens) == (columns, 4, 11)
-    assert (shard.width("tokens"), shard.dtype) == (4, tokens_of(written).states.dtype)
+    assert (shard.width("tokens"), shard.dtype) == (4, memory_dtype(dtype))
     states = np.stack([decode(shard.layer("tokens", layer)) for layer in columns["tokens"]])
-    assert_equal_tokens(TokenLatents(states, shard.offsets, shard.ids, shard.spans), tokens_of(written))
+    assert_equal_tokens(TokenLatents(states, shard.offsets, shard.ids, shard.spans), decoded(tokens_of(written)))
     for index, layer in enumerate(columns.get("mean", ())):
-        np.testing.assert_array_equal(decode(shard.layer("mean", layer)), written.latents["mean"][index])
+        np.testing.assert_array_equal(shard.layer("mean", layer), written.latents["mean"][index])
     assert shard.problems() == []
 
 
@@ -284,7 +284,7 @@ shards = st.lists(st.tuples(names, layers, st.booleans()), min_size=1, max_size=
 
 @settings(max_examples=40, deadline=None)  # every shard is synced
 @given(
-    dtype=st.sampled_from(sorted(STORED_BYTES)),
+    dtype=st.sampled_from(sorted(STORED_DTYPES)),
     shards=shards,
     asked=st.lists(st.sampled_from("abcdefi"), max_size=6),
     wanted=layers,
@@ -300,7 +300,7 @@ def test_the_store_reads_tokens_like_a_dictionary(tmp_path_factory, dtype, shard
     for name in sorted(made, reverse=True):  # the first by name counts, so it comes last
         texts, block = made[name]
         for row, text in enumerate(texts):
-            own = tokens_of(block).select(np.array([row]))
+            own = decoded(tokens_of(block).select(np.array([row])))
             naive |= {(text, layer): own.states[index] for index, layer in enumerate(block.columns["tokens"])}
     asked = [text for text in asked if all((text, layer) in naive for layer in wanted)]
     reader = store.token_reader(asked, wanted)

@@ -19,6 +19,7 @@ from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
 from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.data.progress import NoProgress
+from permafrost.data.store.int8 import largest_errors, quantize
 from permafrost.data.text import Segments
 from permafrost.extract import shard_writer
 from permafrost.extract.architecture.configuration import BackboneError
@@ -581,6 +582,37 @@ def test_two_segments_are_checked_too(family, truncation, models, tmp_path, monk
     wrapped(monkeypatch, tokens, "joint", lambda real, tokenizer: real(tokenizer) + " ,")
     with pytest.raises(MachineError, match="other token ids than transformers' tokenizer"):
         extract(plan, texts, ExtractSpec(cache=str(tmp_path / "cache"), device=DEVICE))
+
+
+def of_int8(folder: Path) -> CapturePlan:
+    return plan_of(folder, "float32", views=("mean", "tokens"), stored_dtype="int8")
+
+
+@pytest.mark.parametrize("loud", [False, True])
+def test_eight_bits_are_not_taken_for_a_fault(loud, models, tmp_path):
+    """Beside a massive activation, a step is many times what the read-back tolerates without it."""
+    plan, texts = of_int8(models("gpt2", loud)), made_texts(0)
+    found = extract(plan, texts, ExtractSpec(cache=str(tmp_path), device=DEVICE))
+    exact = Extractor(replace(plan, stored_dtype="float32"), ExtractSpec(cache=str(tmp_path), device=DEVICE))
+    expected = exact(texts, plan.columns(4))["mean"]
+    values = found.store.read(texts, "mean", range(4))
+    assert (np.abs(values - expected) <= largest_errors(quantize(expected)) + 1e-5 * np.abs(expected).max()).all()
+
+
+@pytest.mark.parametrize("fault", ["scales", "outliers", "groups"])
+def test_a_wrong_step_is_found_though_what_was_computed_and_what_was_stored_agree(fault, models, tmp_path, monkeypatch):
+    def wrong(real: Any, values: Any) -> Any:
+        stored = real(values)
+        if fault == "groups":
+            stored["values"] = np.roll(stored["values"], 1, -1)
+        else:
+            stored[fault] += 1 << 7  # bits of bfloat16: twice the number
+        return stored
+
+    wrapped(monkeypatch, runner, "quantize", wrong)
+    with pytest.raises(MachineError, match=r"self-check: what was stored of view .* differs from the plain forward"):
+        extract(of_int8(models("gpt2", False)), made_texts(0), ExtractSpec(cache=str(tmp_path), device=DEVICE))
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 @pytest.mark.parametrize("what", ["ids", "spans", "states"])

@@ -20,10 +20,11 @@ def bench(tmp_path, tiny):
     return Bench(tmp_path, tiny("bert"))
 
 
-@pytest.mark.parametrize("view", ["mean", "tokens"])
-def test_an_estimate_is_what_the_extraction_writes(bench, view):
+@pytest.mark.parametrize(("view", "dtype"), [("mean", "float16"), ("tokens", "float16"), ("tokens", "int8")])
+def test_an_estimate_is_what_the_extraction_writes(bench, view, dtype):
     """Bytes to some kB a shard; nothing is stored before."""
-    request = ExtractionRequest("pairs", bench.of_pairs(f"plan.views={view}", "extract.shard_bytes=20000"))
+    settings = f"plan.views={view}", f"plan.stored_dtype={dtype}", "extract.shard_bytes=20000"
+    request = ExtractionRequest("pairs", bench.of_pairs(*settings))
     (made,) = estimate(request, 3, 50.0, NoProgress())
     assert not list((bench.folder / "cache").glob("*/*/*.h5"))
     extracted = request.run(NoProgress())

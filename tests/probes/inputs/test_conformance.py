@@ -14,6 +14,7 @@ from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
 from permafrost.probes.config.columns import Column
 from permafrost.probes.inputs.disk import DiskInputs, disk_inputs
+from permafrost.probes.inputs.disk_tokens import DiskTokens
 from permafrost.probes.inputs.finetuned import finetuned_inputs
 from permafrost.probes.inputs.latents import PooledInputs, ProbeInputs, pooled_inputs
 from permafrost.probes.inputs.providers import FrozenStates
@@ -55,19 +56,23 @@ class Case:
     texts: list[list[torch.Tensor]]
 
 
-KINDS = ("pooled", "disk", "memory", "store", "blocks", "blocks of tokens")
+KINDS = ("pooled", "disk", "memory", "store", "tokens on disk", "blocks", "blocks of tokens", "blocks on disk")
+
+
+ONE_WINDOW = ("pooled", "disk", "blocks", "blocks on disk")
+"""Kinds of one vector for each text."""
 
 
 @pytest.fixture(params=KINDS)
 def case(request, tmp_path, identity) -> Case:
     block = ragged_block(WINDOWS, {"tokens": (0, 1, 2)}, width=WIDE)
     latents, kind = block.tokens, request.param
-    starts = np.array(STARTS if kind not in ("pooled", "blocks", "disk") else range(len(WINDOWS) + 1))
+    starts = np.array(STARTS if kind not in ONE_WINDOW else range(len(WINDOWS) + 1))
     weights = Blocks().weight.detach()
     made = [latents.states[-1] * float(weight) for weight in weights] if "blocks" in kind else latents.states
     first = [slice(*latents.offsets[window : window + 2]) for window in starts[:-1]]
     texts = [[torch.from_numpy(layer[tokens]) for tokens in first] for layer in made]
-    if kind in ("pooled", "disk", "blocks"):
+    if kind in ONE_WINDOW:
         texts = [[text.mean(0, keepdim=True) for text in layer] for layer in texts]
     if kind == "pooled":
         columns = [Column("", "mean", layer) for layer in range(LAYERS)]
@@ -85,13 +90,17 @@ def case(request, tmp_path, identity) -> Case:
         return Case(disk_inputs(tmp_path, [StoredLayers(store, "mean", (0, 1, 2))], WINDOWS, columns), texts)
     if kind == "memory":
         return Case(as_inputs(latents, starts), texts)
-    if kind == "store":
-        store = LatentStore.at(tmp_path, "org/model", identity)
-        store.append(block, {"layers": LAYERS})
-        held, reader = as_inputs(latents, starts), store.token_reader(WINDOWS, range(LAYERS))
-        return Case(stored_tokens(reader.read, held.tokens, held.columns, WIDE), texts)
-    below = FrozenStates(latents.index(starts), lambda windows: (latents.select(windows).states, None))
-    view = "mean" if kind == "blocks" else "tokens"
+    held = as_inputs(latents, starts)
+    store = LatentStore.at(tmp_path, "org/model", identity)
+    store.append(block, {"layers": LAYERS})
+    reader = store.token_reader(WINDOWS, range(LAYERS))
+    disk = DiskTokens.write(tmp_path, reader, held.tokens) if "on disk" in kind else None
+    if kind in ("store", "tokens on disk"):
+        return Case(stored_tokens(reader.read, held.tokens, held.columns, WIDE, disk), texts)
+    below = FrozenStates(held.tokens, lambda windows: (latents.select(windows).states, None))
+    if disk:
+        below = FrozenStates(held.tokens, lambda windows: (disk.read(windows, range(LAYERS)), None), disk)
+    view = "mean" if kind in ("blocks", "blocks on disk") else "tokens"
     return Case(finetuned_inputs(Blocks(), below, view, range(LAYERS)), texts)
 
 

@@ -122,8 +122,9 @@ def test_a_training_from_disk_that_is_killed_ends_as_one_that_was_not(tmp_path, 
     assert_same(whole, trained(recipe, again, corpus, checkpoint=checkpoint), corpus)
 
 
-def test_plans_of_any_width_and_dtype_are_the_same_from_disk(tmp_path):
-    plans, texts, columns = of_two_plans(tmp_path)
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float16"), ("float32", "int8"), ("int8", "int8")])
+def test_plans_of_any_width_and_dtype_are_the_same_from_disk(dtypes, tmp_path):
+    plans, texts, columns = of_two_plans(tmp_path, dtypes)
     memory, disk = (read_inputs(plans, texts, columns, limit) for limit in (None, limited(tmp_path)))
     assert isinstance(disk, DiskInputs)
     assert (disk.widths, disk.columns) == (memory.widths, memory.columns) == ((6, 3, 3, 6), tuple(columns))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from permafrost.data.ragged import TokenLatents
-from permafrost.data.store.identity import STORED_BYTES
+from permafrost.data.store.identity import STORED_DTYPES
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore, PlanLatents
 from permafrost.probes.config.columns import Column
@@ -15,7 +15,7 @@ from permafrost.probes.inputs import latents
 from permafrost.probes.inputs import token_inputs as token_inputs_module
 from permafrost.probes.inputs.token_inputs import read_inputs, stored_tokens
 from permafrost.probes.models.shared_reads import shared_reads
-from tests.support.blocks import ragged_block
+from tests.support.blocks import decoded, ragged_block
 from tests.support.stored import limited
 from tests.support.synthetic import (
     WIDE,
@@ -108,22 +108,24 @@ def test_what_a_store_holds_of_tokens_is_taken_as_it_is():
     np.testing.assert_array_equal(found.tokens.spans, spans)
 
 
-@pytest.mark.parametrize("most", [0, 1 << 30])
-@pytest.mark.parametrize("dtype", STORED_BYTES)
-def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, most, tmp_path, identity, monkeypatch):
+@pytest.mark.parametrize("place", ["maps", "disk", "maps that others share"])
+@pytest.mark.parametrize("dtype", STORED_DTYPES)
+def test_tokens_that_are_read_batch_by_batch_are_those_in_memory(dtype, place, tmp_path, identity, monkeypatch):
     texts, layers = list("abcde"), {"tokens": (0, 1, 2)}
     block = ragged_block(texts, layers, dtype, width=WIDE)
     store = LatentStore.at(tmp_path, "org/model", replace(identity, stored_dtype=dtype))
     store.append(block, {"layers": 3})
     plan = PlanLatents(store=store, columns=layers, texts_run=0, truncated=0, seconds=0.0)
-    held = as_inputs(block.tokens)
+    held = as_inputs(decoded(block.tokens))
     released = list[Shard]()
     release = Shard.release
     monkeypatch.setattr(Shard, "release", lambda shard: (released.append(shard), release(shard)))
-    lent = read_inputs({"": plan}, texts, held.columns, limited(tmp_path, most))
+    limit = replace(limited(tmp_path, 1 << 30 if place == "maps" else 0), shared=place == "maps that others share")
+    lent = read_inputs({"": plan}, texts, held.columns, limit)
     opened = len(released)
     lent.token_states(np.array([1, 2]), [0])
-    assert (len(released) > opened) == (most == 0)
+    assert (len(released) > opened) == (place == "maps that others share")
+    assert (lent.disk is not None) == (place == "disk")
     for name in ("offsets", "spans", "starts"):
         np.testing.assert_array_equal(getattr(lent.tokens, name), getattr(held.tokens, name))
     windows = np.array([4, 0, 2, 0])
