@@ -138,12 +138,14 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
         wait: wait until another process releases the lock; else yield False if it is taken.
     """
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(path, "ab"))
-            except FileNotFoundError:  # another process has just removed the empty folder
-                continue
+            except (FileNotFoundError, FileExistsError):
+                if path.parent.exists() and not path.parent.is_dir():
+                    raise
+                continue  # another process has just removed the empty folder
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except (BlockingIOError, PermissionError):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -67,16 +68,13 @@ def extract(
         request = _Request(plan, resolved, spec, progress, done, distribution)
         if isinstance(texts, Sequence) and not first.is_last:
             request.count_missing(texts)
-        block, laid_out = first, None
+        following = chain([(first, None)], request.lay_out(blocks))
         del first  # nothing of a block may outlive it
         with Pipeline(request.overlaps) as pipeline:
-            following = pipeline.stage(request.lay_out(blocks))
-            while True:
+            for block, laid_out in pipeline.stage(following):
                 request.complete(block, laid_out)
                 done.finish(block)
-                if block.is_last:
-                    break
-                block, laid_out = next(following)
+                del block, laid_out
         request.finish()
     seconds = time.perf_counter() - started
     _tell(progress, request.store, done.read, request.texts_run, seconds)

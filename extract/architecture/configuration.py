@@ -11,7 +11,6 @@ from typing import Any
 
 from permafrost.data.errors import InputError
 from permafrost.data.settings.json import read_json_object
-from permafrost.extract.architecture.small_config import DEPTH_KEYS
 
 REFUSED = (
     "adapter_config",
@@ -61,9 +60,6 @@ LEFT_OUT_WORDS = {
 ``base_model_tp_plan``, ...)."""
 
 
-MOST_BLOCKS = 1_000
-"""Most blocks of a model."""
-
 FLOATS = {text: float(text) for text in ("Infinity", "-Infinity", "NaN")}
 """Numbers that JSON lacks; transformers writes them as ``{"__float__": "Infinity"}``."""
 
@@ -91,10 +87,6 @@ def model_config(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """
     described: dict[str, Any] = {}
     for key, value in sorted(config.items()):
-        if key in DEPTH_KEYS and type(value) is int and value > MOST_BLOCKS:
-            raise BackboneError(
-                f"{origin}: its config.json says {value:,} blocks, and at most {MOST_BLOCKS:,} are read."
-            )
         if key in REFUSED and value:
             raise BackboneError(f"{origin}: its config.json sets '{key}', which is not supported: take plain weights.")
         kept = _described(value, origin)

@@ -13,7 +13,8 @@ from permafrost.data.machine import package_version
 from permafrost.data.memo import Memo
 from permafrost.data.spec import parse
 from permafrost.extract.architecture.architecture import Architecture
-from permafrost.extract.architecture.configuration import canonical_json
+from permafrost.extract.architecture.configuration import BackboneError, canonical_json
+from permafrost.extract.architecture.small_config import MOST_BLOCKS, depth_of
 
 FOUND_BY = ("architecture.py", "discover.py", "small_config.py", "small_model.py")
 """Files of the code that finds an architecture; what other code found is found again."""
@@ -28,6 +29,8 @@ def architecture_of(config: Mapping[str, Any], memo: Memo | None = None) -> Arch
     Raises:
         BackboneError: it is no configuration of a model that can be read, with the reason.
     """
+    if (blocks := depth_of(config)) > MOST_BLOCKS:
+        raise BackboneError(f"its config.json says {blocks:,} blocks, and at most {MOST_BLOCKS:,} are read")
     canonical = canonical_json(config)
 
     def find() -> str:

@@ -45,6 +45,16 @@ DEPTH_KEYS = (
 """Keys of the number of blocks."""
 
 
+MOST_BLOCKS = 1_000
+"""Most blocks of a model."""
+
+
+def depth_of(values: Mapping[str, Any]) -> int:
+    """Return the largest number of blocks that a configuration names."""
+    inner = [depth_of(value) for value in values.values() if isinstance(value, Mapping)]
+    return max([0, *inner, *(value for key, value in values.items() if key in DEPTH_KEYS and type(value) is int)])
+
+
 def small_config(values: Mapping[str, Any], depth: int) -> dict[str, Any]:
     """Return a configuration with at most ``depth`` blocks; lists with a value for every block are cut to the first.
 

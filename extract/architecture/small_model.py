@@ -19,7 +19,7 @@ from torch import nn
 from permafrost.data.errors import first_line
 from permafrost.data.spec import plain
 from permafrost.extract.architecture.architecture import Architecture
-from permafrost.extract.architecture.configuration import MOST_BLOCKS, BackboneError, canonical_json
+from permafrost.extract.architecture.configuration import BackboneError, canonical_json
 from permafrost.extract.architecture.discover import (
     block_classes,
     blocks_of,
@@ -28,7 +28,13 @@ from permafrost.extract.architecture.discover import (
     text_config,
     text_tower,
 )
-from permafrost.extract.architecture.small_config import DEPTH_KEYS, LEAST_WIDTHS, narrow_config, small_config
+from permafrost.extract.architecture.small_config import (
+    DEPTH_KEYS,
+    LEAST_WIDTHS,
+    MOST_BLOCKS,
+    narrow_config,
+    small_config,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

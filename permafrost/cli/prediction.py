@@ -57,11 +57,9 @@ def predict_command(
     if out:
         output.check_output_path(out, file)
     console, predictor = Console(), api.load(run_folder, task, backbone, device)
-    runs = predictor.tasks
-    if file:
-        requested = requests.requests_from_file(runs, file, console, options.column_names(columns))
-    else:
-        requested = requests.requests_from_texts(runs, texts or [])
+    runs, named = predictor.tasks, options.column_names(columns)
+    of_file = file and requests.requests_from_file(runs, file, console, named)
+    requested = requests.requests_from_texts(runs, texts or []) if of_file is None else of_file
     if left_out := [name for name in runs if name not in requested]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
     if workers or ray:

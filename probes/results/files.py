@@ -113,7 +113,7 @@ def read_table(run: RunFolder, name: str, schema: Schema, most_rows: int | None 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """Return a table with all of its texts changed."""
     changed = {
-        str(name): [change(value) if isinstance(value, str) else value for value in table[name]]
+        str(name): table[name].map(lambda value: change(value) if isinstance(value, str) else value)
         for name in table.select_dtypes(exclude="number")
     }
     return table.assign(**changed)

@@ -78,7 +78,7 @@ def test_an_older_run_survives_a_kill_between_the_two_renames(tmp_path):
     place.folder.mkdir()
     (place.folder / "record.json").write_text("old")
     place.folder.rename(tmp_path / ".mine~replaced.tmp")
-    (tmp_path / ".mine~half.tmp").mkdir()
+    (tmp_path / f".mine~{'0' * 32}.tmp").mkdir()
     with place.held():
         assert (place.folder / "record.json").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -189,11 +189,11 @@ def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
     ran: list[Any] = []
     real = runner.BackboneRunner._block
 
-    def interrupted(self: Any, rows: Any, tokens: Any, texts: Any, columns: Any) -> Any:
+    def interrupted(self: Any, members: Any, captured: Any, tokens: Any, texts: Any, columns: Any) -> Any:
         if ran:
             raise KeyboardInterrupt
-        ran.append([texts[index] for row in rows for index in row])
-        return real(self, rows, tokens, texts, columns)
+        ran.append([texts[index] for index in members])
+        return real(self, members, captured, tokens, texts, columns)
 
     monkeypatch.setattr(runner.BackboneRunner, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -199,7 +199,7 @@ def test_an_error_of_the_thread_is_that_of_the_training(tmp_path, monkeypatch):
 def test_nothing_is_left_in_the_cache_and_a_full_disk_is_one_line(tmp_path, monkeypatch):
     plans, texts, columns = of_two_plans(tmp_path)
     stores = sorted(path.name for path in tmp_path.iterdir())
-    leftover = tmp_path / ".records-of-a-killed-process.tmp"
+    leftover = tmp_path / f".records-{'0' * 32}.tmp"
     leftover.touch()
     os.utime(leftover, (0, 0))
     kept = read_inputs(plans, texts, columns, limited(tmp_path))
