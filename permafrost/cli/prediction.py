@@ -58,7 +58,7 @@ def predict_command(
         output.check_output_path(out, file)
     console, predictor = Console(), api.load(run_folder, task, backbone, device)
     runs, named = predictor.tasks, options.column_names(columns)
-    of_file = file and requests.requests_from_file(runs, file, console, named)
+    of_file = requests.requests_from_file(runs, file, console, named) if file else None
     requested = requests.requests_from_texts(runs, texts or []) if of_file is None else of_file
     if left_out := [name for name in runs if name not in requested]:
         console.note(f"left out, because they read other inputs: {', '.join(left_out)}")
