@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from permafrost.data.atomic import TEMPORARY_SUFFIX, remove_leftovers
 from permafrost.data.errors import MachineError
+from permafrost.data.latents.duplicates import columns_of
 from permafrost.data.latents.kept_texts import TEXTS_SUFFIX, kept_keys, problems_of_texts, text_files
 from permafrost.data.latents.reader import largest_values
 from permafrost.data.remote.mirror import files_below, store_folder, url_of
@@ -254,21 +255,17 @@ def _redundant_shards(store: LatentStore) -> list[Path]:
     copies: dict[tuple[str, int], NDArray[np.int64]] = {}
     """View and layer -> number of shards that hold it, ``[text]``."""
     for shard in shards:
-        for column in _columns_of(shard):
+        for column in columns_of(shard):
             copies.setdefault(column, np.zeros(len(known), np.int64))[rows_of[shard.path]] += 1
     ranked = shards[::-1]
     ranked.sort(key=lambda shard: shard.texts)  # of equal shards, the last by name goes first: it is never read
     for shard in ranked:
         rows = rows_of[shard.path]
-        if all((copies[column][rows] > 1).all() for column in _columns_of(shard)):
-            for column in _columns_of(shard):
+        if all((copies[column][rows] > 1).all() for column in columns_of(shard)):
+            for column in columns_of(shard):
                 copies[column][rows] -= 1
             redundant.append(shard.path)
     return redundant
-
-
-def _columns_of(shard: Shard) -> list[tuple[str, int]]:
-    return [(view, layer) for view, layers in shard.columns.items() for layer in layers]
 
 
 def _start_child() -> ProcessPoolExecutor:

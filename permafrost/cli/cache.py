@@ -117,16 +117,22 @@ def cache_verify(stores: StoreNames = None, cache: CacheOption = Path("cache"), 
 
 @cache_app.command("repair")
 def cache_repair(stores: StoreNames = None, cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
-    """Set damaged shards aside, so that their texts are extracted again; remove leftovers of processes that died."""
-    from permafrost.data.latents import maintenance
+    """Set damaged shards aside, so that their texts are extracted again; leave one copy of what several shards hold.
 
-    aside, leftovers = maintenance.repair(maintenance.pick_stores(cache, stores or []))
+    What processes that died have left is removed.
+    """
+    from permafrost.data.latents import maintenance
+    from permafrost.data.latents.duplicates import remove_duplicates
+
+    folders = maintenance.pick_stores(cache, stores or [])
+    aside, leftovers = maintenance.repair(folders)
+    duplicates = remove_duplicates(folders)
     if as_json:
-        show_json({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers))})
+        show_json({"aside": list(map(str, aside)), "leftovers": list(map(str, leftovers)), "duplicates": duplicates})
         return
     for path in aside:
         say(f"set aside: {path}")
-    say(f"{len(aside)} damaged shards set aside, {len(leftovers)} leftovers removed")
+    say(f"{len(aside)} damaged shards set aside, {len(leftovers)} leftovers removed, {duplicates:,} duplicates removed")
 
 
 @cache_app.command("prune")
