@@ -42,19 +42,23 @@ def read_toml(text: str, source: str) -> Tree:
 
 def read_toml_file(path: Path) -> Tree:
     """Read a file of TOML; raises as :func:`read_toml`, also if it cannot be read."""
-    return read_toml(read_text(path), str(path))
+    return read_toml(as_text(read_content(path), path), str(path))
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file of TOML.
-
-    Raises:
-        SpecError: it cannot be read, is too large, or not UTF-8.
-    """
+def read_content(path: Path) -> bytes:
+    """Return the bytes of a file of TOML; raise a :class:`SpecError` if it cannot be read or is too large."""
     try:
-        return read_file_of_settings(path, MOST_BYTES).decode("utf-8")
+        return read_file_of_settings(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         raise SpecError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+
+
+def as_text(content: bytes, path: Path) -> str:
+    """Return the bytes of a file as text; raise a :class:`SpecError` if they are not UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} cannot be read ({error}).") from error
 
 
 def _check_levels(text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from permafrost.data.digests import DIGESTS, DamageError, digest_of, parse_with_digests
 from permafrost.data.errors import MachineError
 from permafrost.data.remote.mirror import local_cache
-from permafrost.data.settings.toml import read_text, read_toml
+from permafrost.data.settings.toml import as_text, read_content, read_toml
 from permafrost.data.spec import SpecError, Tree, nearest, override, parse, plain
 from permafrost.probes.config.multitask import BalancingSpec
 from permafrost.probes.config.names import RECORD
@@ -183,14 +183,13 @@ def _read_recipe(path: Path) -> str:
         SpecError: it cannot be read.
         DamageError: it is not as the run of its folder wrote it.
     """
-    text, record = read_text(path), path.with_name(RECORD)
+    content, record = read_content(path), path.with_name(RECORD)
     if record.is_file():
         remedy = f"copy the run again, or {path.name} to a folder of its own to run it as it is"
         recorded = parse_with_digests(record, read_file(record), remedy)  # None if another version wrote the run
-        digest = digest_of(text.encode())
-        if recorded and recorded[DIGESTS].get(path.name, digest) != digest:
+        if recorded and recorded[DIGESTS].get(path.name, digest_of(content)) != digest_of(content):
             raise DamageError(f"{path} is not as the run wrote it: {remedy}.")
-    return text
+    return as_text(content, path)
 
 
 def read_file(path: Path) -> bytes:
