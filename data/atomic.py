@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -143,7 +144,7 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(path, "ab"))
             except (FileNotFoundError, FileExistsError):
-                if path.parent.exists() and not path.parent.is_dir():
+                if _is_no_folder(path.parent):
                     raise
                 continue  # another process has just removed the empty folder
             try:
@@ -156,6 +157,14 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
             if _is_at(file.fileno(), path):  # else the process that held it has removed it
                 yield True
                 return
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Return whether something else than a folder is at a path."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -39,7 +39,7 @@ def content(store: LatentStore) -> dict[tuple[str, bytes], bytes]:
 
 
 @example([(["a"], COLUMNS[0]), (["a", "b"], COLUMNS[0]), (["b"], COLUMNS[0])])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=10)
 @given(shards)
 def test_one_copy_of_each_latent_stays(tmp_path_factory, written):
     store = LatentStore.at(tmp_path_factory.mktemp("store"), "model", IDENTITY)
