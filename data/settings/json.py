@@ -22,7 +22,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise OutOfBoundsError("its lists and objects are too deep within each other") from error
     if not isinstance(values, dict):
-        raise OutOfBoundsError(f"{path.name} is not a JSON object")
+        raise ValueError(f"{path.name} is not a JSON object")
     _check_levels(values)
     return values
 

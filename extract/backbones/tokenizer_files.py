@@ -137,7 +137,9 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         files = {path.name: read_file_of_settings(path, MOST_BYTES) for path in paths}
         settings = {name: read_json_object(folder / name) for name in SETTINGS if name in files}
         config = read_json_object(folder / CONFIG) if (folder / CONFIG).is_file() else None
-        template = (folder / CHAT_TEMPLATE).read_text("utf-8") if (folder / CHAT_TEMPLATE).is_file() else None
+        template = None
+        if (folder / CHAT_TEMPLATE).is_file():
+            template = read_file_of_settings(folder / CHAT_TEMPLATE, MOST_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:
         raise BackboneError(f"{folder}: no tokenizer can be made of it ({first_line(error)}).") from error
     if not files:

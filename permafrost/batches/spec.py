@@ -1,6 +1,5 @@
 """Batch file: the recipes, backbones, data and settings whose combinations are run."""
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import tomli_w
 
-from permafrost.data.settings.toml import read_toml_file
+from permafrost.data.settings.toml import read_toml, read_toml_file
 from permafrost.data.spec import SpecError, Tree, parse, plain
 
 
@@ -130,8 +129,8 @@ def toml_value(value: Any) -> str:
 def toml_or_text(text: str) -> Any:
     """Return a value as TOML reads it; a bare word stays text."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return read_toml(f"value = {text}", "")["value"]
+    except SpecError:
         return text.strip()
 
 

@@ -18,6 +18,7 @@ from permafrost.data.errors import MachineError
 from permafrost.data.remote.mirror import local_cache
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
 from permafrost.probes.config.ablation import format_layers
+from permafrost.probes.results.destination import RESERVED
 
 cache_app = VerbApp(help="List, check, repair and prune the cached latents.", no_args_is_help=True)
 
@@ -158,7 +159,7 @@ def cache_prune(
     folders = maintenance.pick_stores(cache, stores or [])
     removed, size = maintenance.remove_stores(folders) if whole else maintenance.prune(folders)
     if not stores:
-        removed += [*remove_leftovers(runs), *remove_leftovers(runs / "unfinished")]
+        removed += [*remove_leftovers(runs), *remove_leftovers(runs / RESERVED)]
     for model in converted_models(cache):
         if gguf or (model.is_orphan and not stores):
             shutil.rmtree(model.folder)

@@ -15,22 +15,11 @@ from permafrost.data.latents import maintenance
 from permafrost.data.spec import plain
 from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.errors import StoreError
-from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
-from tests.support.blocks import assert_equal_tokens, block_of, ragged_block
+from tests.support.blocks import IDENTITY, assert_equal_tokens, block_of, ragged_block
 
-IDENTITY = Identity(
-    weights="w",
-    tokenizer="t",
-    template="{text}",
-    rewording="[]",
-    max_tokens=256,
-    compute_dtype="float32",
-    stored_dtype="float32",
-    final_norm=False,
-)
 OTHER = dataclasses.replace(IDENTITY, weights="v")
 MEAN = {"mean": (0, 1)}
 

@@ -2,13 +2,15 @@
 
 import json
 import os
+from dataclasses import dataclass
 
 import pytest
 
+from permafrost.batches.spec import toml_or_text
 from permafrost.data.settings.bounds import MOST_LEVELS
 from permafrost.data.settings.json import read_json_object
 from permafrost.data.settings.toml import MOST_BYTES, read_toml, read_toml_file
-from permafrost.data.spec import SpecError
+from permafrost.data.spec import Raw, SpecError, parse
 
 HOSTILE = {
     "a key of many parts": ".".join(["a"] * 100_000) + " = 1",
@@ -29,6 +31,16 @@ def test_hostile_toml_is_one_line(text):
     with pytest.raises(SpecError, match=r"^from others: ") as refused:
         read_toml(text, "from others")
     assert len(str(refused.value)) < 200
+
+
+@dataclass(frozen=True)
+class Typed:
+    value: object
+
+
+@pytest.mark.parametrize("read", [toml_or_text, lambda text: parse(Typed, {"value": Raw(text)}, "").value])
+def test_a_value_of_too_many_lists_is_text_wherever_it_is_typed(read):
+    assert read("[" * 5_000) == "[" * 5_000
 
 
 def test_settings_as_deep_as_they_may_be_are_read():

@@ -25,26 +25,18 @@ from permafrost.data.store import shard_layout
 from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.encoding import decode, memory_dtype, vector_bytes
 from permafrost.data.store.errors import FORMAT, OtherVersionError, ShardError
-from permafrost.data.store.identity import STORED_DTYPES, Identity
+from permafrost.data.store.identity import STORED_DTYPES
 from permafrost.data.store.int8 import int8_vector
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.extract.capture.runner import encode
+from tests.support import blocks
 from tests.support.blocks import block_of
 
 ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = {"last": (1,), "mean": (0, 2)}
 TEXTS = ["a", "b", "c"]
-IDENTITY = Identity(
-    weights="w",
-    tokenizer="t",
-    template="{text}",
-    rewording="[]",
-    max_tokens=16,
-    compute_dtype="float32",
-    stored_dtype="float32",
-    final_norm=False,
-)
+IDENTITY = replace(blocks.IDENTITY, max_tokens=16)
 
 
 def block(**others: Any) -> Block:

@@ -18,24 +18,16 @@ from permafrost.data.store import block, errors, shard_layout
 from permafrost.data.store.block import Block
 from permafrost.data.store.encoding import decode
 from permafrost.data.store.errors import OtherVersionError, ShardError, StoreError
-from permafrost.data.store.identity import STORED_DTYPES, Identity, folder_name, init_name
+from permafrost.data.store.identity import STORED_DTYPES, folder_name, init_name
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments
 from permafrost.extract.capture.runner import LARGEST, encode_latents
+from tests.support import blocks
 from tests.support.blocks import block_of
 
-IDENTITY = Identity(
-    weights="w",
-    tokenizer="t",
-    template="{text}",
-    rewording="[]",
-    max_tokens=256,
-    compute_dtype="float32",
-    stored_dtype="float16",
-    final_norm=False,
-)
+IDENTITY = dataclasses.replace(blocks.IDENTITY, stored_dtype="float16")
 MEAN = {"mean": (0, 1)}
 
 

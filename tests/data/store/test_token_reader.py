@@ -18,22 +18,14 @@ from permafrost.data.spec import SpecError
 from permafrost.data.store.block import Block, write_shard
 from permafrost.data.store.encoding import decode, memory_dtype
 from permafrost.data.store.errors import ShardError, StoreError
-from permafrost.data.store.identity import STORED_DTYPES, Identity
+from permafrost.data.store.identity import STORED_DTYPES
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
+from tests.support import blocks
 from tests.support.blocks import Columns, assert_equal_tokens, decoded, lengths_of, ragged_block
 
-IDENTITY = Identity(
-    weights="w",
-    tokenizer="t",
-    template="{text}",
-    rewording="[]",
-    max_tokens=256,
-    compute_dtype="float32",
-    stored_dtype="float16",
-    final_norm=False,
-)
+IDENTITY = replace(blocks.IDENTITY, stored_dtype="float16")
 BOTH: Columns = {"mean": (0, 2), "tokens": (1, 3)}
 TEXTS = ["a", "b", "c", "i"]  # 7, 1, 2 and 1 tokens
 PARTS = ("states", "offsets", "ids", "spans")
