@@ -127,11 +127,12 @@ def covering_ranges(spans: NDArray[np.integer[Any]], offsets: Counts) -> Counts:
     return ranges
 
 
-def pad_index(lengths: Counts, starts: Counts | None = None) -> tuple[Counts, NDArray[np.bool_]]:
+def pad_index(lengths: Counts, multiple: int = 1, starts: Counts | None = None) -> tuple[Counts, NDArray[np.bool_]]:
     """Return which token every position has if texts are padded on the right to the longest.
 
     Args:
         lengths: ``[text]``, at least one text.
+        multiple: number of positions is a multiple of it.
         starts: ``[text]``: first token of each text; by default texts follow one another.
 
     Returns:
@@ -139,7 +140,7 @@ def pad_index(lengths: Counts, starts: Counts | None = None) -> tuple[Counts, ND
         token there.
     """
     first = (offsets_from_lengths(lengths)[:-1] if starts is None else starts)[:, None]
-    positions = np.arange(lengths.max())
+    positions = np.arange(-(-lengths.max() // multiple) * multiple)
     mask = positions < lengths[:, None]
     return np.where(mask, first + positions, first), mask
 

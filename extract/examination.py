@@ -16,7 +16,7 @@ from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.backbones.stored_dtype import PILOT_TEXTS
 from permafrost.extract.backbones.tokenizer import special_tokens_around
-from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE, deviations_by_road
+from permafrost.extract.proofs.proof import STRUCTURE_TOLERANCE, deviations_by_road
 from permafrost.extract.resolved_plan import resolve_plan
 from permafrost.extract.tokenization.prompt import chat_template
 

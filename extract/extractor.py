@@ -16,8 +16,8 @@ from permafrost.data.store.index.segment import Keys
 from permafrost.data.store.keys import text_keys
 from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
-from permafrost.extract.capture.read_back import ReadBack
-from permafrost.extract.capture.self_check import SelfCheck
+from permafrost.extract.proofs.read_back import ReadBack
+from permafrost.extract.proofs.self_check import SelfCheck
 from permafrost.extract.resolved_plan import resolve_plan
 from permafrost.extract.tokenization.token_ids import check_texts
 from permafrost.extract.tokenization.tokenize import windowed

@@ -22,11 +22,11 @@ from permafrost.data.store.identity import init_name
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text
 from permafrost.extract.capacity import Capacity
-from permafrost.extract.capture.read_back import ReadBack
 from permafrost.extract.capture.runner import BackboneRunner
-from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.distributed.claims import Missing
 from permafrost.extract.distributed.distribution import BlockWork, Distribution, Packs
+from permafrost.extract.proofs.read_back import ReadBack
+from permafrost.extract.proofs.self_check import SelfCheck
 from permafrost.extract.shard_writer import ShardWriter
 from permafrost.extract.text_blocks import NOTHING_RUN
 from permafrost.extract.tokenization.token_batch import TokenBatch

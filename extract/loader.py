@@ -8,9 +8,9 @@ from permafrost.data.store.identity import Identity
 from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.backbones.load import Backbone, load_backbone
 from permafrost.extract.backbones.locate import Source
-from permafrost.extract.capture.proof import on_fastest_road
 from permafrost.extract.capture.runner import BackboneRunner
 from permafrost.extract.pilot import pilot_peak
+from permafrost.extract.proofs.proof import on_fastest_road
 
 
 class BackboneLoader:

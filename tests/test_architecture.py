@@ -47,7 +47,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
         "data.device",
         "data.plan",
-        "data.remote",
         "data.store",
         "extract.architecture",
         "extract.attention",
@@ -63,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "extract.attention",
         "extract.backbones",
         "extract.capture",
+        "extract.proofs",
     },
     "extract.pretraining": {
         "data",
@@ -84,6 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "extract.backbones",
         "extract.capture",
         "extract.distributed",
+        "extract.proofs",
         "extract.tokenization",
     },
     "probes.config": {"data", "data.corpora", "data.language", "data.plan", "data.remote", "data.settings"},
@@ -331,6 +332,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "probes.variants",
     },
     "data.settings": {"data"},
+    "extract.proofs": {
+        "data",
+        "data.plan",
+        "data.remote",
+        "data.store",
+        "extract.architecture",
+        "extract.attention",
+        "extract.backbones",
+        "extract.capture",
+        "extract.tokenization",
+    },
 }
 """Sub-package -> what it may import; ``permafrost`` is the roof. An entry that nothing uses fails too."""
 

@@ -22,9 +22,9 @@ from permafrost.data.readers.load import load_corpus
 from permafrost.extract.backbones.identity import compute_dtype
 from permafrost.extract.backbones.load import load_backbone
 from permafrost.extract.backbones.locate import find_backbone
-from permafrost.extract.capture.read_back import ReadBack
-from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.extraction import extract
+from permafrost.extract.proofs.read_back import ReadBack
+from permafrost.extract.proofs.self_check import SelfCheck
 from permafrost.extract.resolved_plan import resolve_plan
 
 

@@ -6,10 +6,11 @@ filtered configuration, the attention implementation of the family, and folders 
 transformers is imported where it is used, because it is slow to import.
 """
 
+import copy
 import importlib.util
 import shutil
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
@@ -67,6 +68,11 @@ class Backbone:
     def parameter_count(self) -> int:
         """Number of weights."""
         return sum(weight.numel() for weight in self.model.parameters())
+
+    def replica(self) -> "Backbone":
+        """Return one with the same weights in modules of its own, which may run at the same time on another thread."""
+        weights = {id(weight): weight for weight in self.model.parameters()}
+        return replace(self, model=copy.deepcopy(self.model, weights))
 
 
 def load_backbone(

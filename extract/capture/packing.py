@@ -20,6 +20,9 @@ Indices = NDArray[np.int64]
 Pack = tuple[Indices, ...]
 """Rows of one forward pass; each holds the indices of its texts."""
 
+TREE_WIDTH = 16
+"""Multiple of tokens that rows of trees are padded to: kernels of attention on a CPU take half as long for it."""
+
 PASSES_OF_WINDOWS = 4
 """Number of forward passes whose tokens a pack of texts in windows has at least, if there are so many: the results of
 its windows are in memory together."""
@@ -77,6 +80,7 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
         of_windows = _packs_of_windows(tokens, PASSES_OF_WINDOWS * batch_tokens)
         return [*of_windows, *(tuple(whole[row] for row in pack) for pack in of_whole)]
     rows = _tree_rows(tokens, row_tokens) if road.is_tree else _length_rows(tokens)
+    rows = [(row, _width(size, road)) for row, size in rows]
     packs: list[Pack] = []
     current: list[Indices] = []
     longest = total = 0
@@ -114,7 +118,12 @@ def count_tokens(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> int
         sizes = [sum(_new_tokens(tokens, *pair) for pair in zip(row, [None, *row], strict=False)) for row in rows]
     else:
         sizes = tokens.lengths[np.concatenate(pack)].tolist()
-    return sum(sizes) if road is Road.ROWS else len(pack) * max(sizes)
+    return sum(sizes) if road is Road.ROWS else len(pack) * _width(max(sizes), road)
+
+
+def _width(tokens: int, road: Road) -> int:
+    """Return the positions of a row whose tokens, or those of the fullest row beside it, are so many."""
+    return -(-tokens // TREE_WIDTH) * TREE_WIDTH if road.is_tree else tokens
 
 
 def halve(pack: Sequence[Indices]) -> list[Pack]:
@@ -129,7 +138,9 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
     rows = [_lay_out_row(texts, tokens) for texts in pack]
     lengths = np.array([len(row.ids) for row in rows])
-    row_index, real = pad_index(lengths[None].sum(1) if road is Road.ROWS else lengths)
+    row_index, real = pad_index(
+        lengths[None].sum(1) if road is Road.ROWS else lengths, TREE_WIDTH if road.is_tree else 1
+    )
     starts = offsets_from_lengths(lengths) if road is Road.ROWS else np.arange(len(rows)) * real.shape[1]
 
     def pad(values: list[Indices]) -> Indices:

@@ -1,6 +1,6 @@
 """Roads: the ways in which texts can share a forward pass, and which of them a kind of model may allow.
 
-Whether a road is exact for a model is proven, not assumed: see :mod:`permafrost.extract.capture.proof`.
+Whether a road is exact for a model is proven, not assumed: see :mod:`permafrost.extract.proofs.proof`.
 """
 
 from enum import StrEnum

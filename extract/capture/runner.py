@@ -3,10 +3,12 @@
 Packs are laid out over a whole request, so a text has the same latents, bit by bit, whatever part of it is run.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,21 +16,21 @@ from numpy.typing import NDArray
 
 from permafrost.data.device.memory import PartSize, free_bytes
 from permafrost.data.device.pipeline import Pipeline
+from permafrost.data.device.side_by_side import run_side_by_side
 from permafrost.data.errors import MachineError
 from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, ExtractSpec
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
 from permafrost.data.store.block import Block
-from permafrost.data.store.errors import StoreError
 from permafrost.data.store.identity import Identity
-from permafrost.data.store.int8 import LARGEST_OF_INT8, quantize
 from permafrost.data.store.keys import text_keys
-from permafrost.data.text import Text, quote_text
+from permafrost.data.text import Text
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.capture.forward import Pooled, start_capture
 from permafrost.extract.capture.packing import Indices, Layout, Pack, count_tokens, halve, lay_out, make_packs
 from permafrost.extract.capture.pooling import WindowPools
 from permafrost.extract.capture.roads import Road
+from permafrost.extract.capture.rounding import encode_latents
 from permafrost.extract.tokenization.token_batch import TokenBatch
 from permafrost.extract.tokenization.token_ids import tokenize_by_plan
 
@@ -50,12 +52,26 @@ COPIES_OF_LATENTS = 3
 TOKENS_OF_TEXT = 4
 """Number of tokens that a text is taken to have at least, for the memory of its pooled latents."""
 
-LARGEST = {dtype: torch.finfo(getattr(torch, dtype)).max for dtype in ("float16", "bfloat16", "float32")}
-LARGEST["int8"] = LARGEST_OF_INT8
-"""Stored dtype -> largest value that it represents."""
+SMALL_PASS = 4096
+"""Most tokens of a forward pass on the CPU that others run beside; a larger one has work for all cores, and its memory
+may grow with the square of a text's length."""
 
-LARGER = {"float16": '"bfloat16" or "float32"', "bfloat16": '"float32"', "int8": '"float32"'}
-"""Stored dtype -> those that represent larger values."""
+MOST_AT_ONCE = 8
+"""Most forward passes that run side by side on the CPU; Python runs on one core at a time."""
+
+_Todo = tuple[Sequence[Indices], Sequence[Indices]]
+"""A pack of a request, and the rows of it that are to run."""
+
+_Done = tuple[Indices, Pooled, Block]
+"""Indices of texts, their latents, and the block that is stored of these."""
+
+
+class _Request(NamedTuple):
+    """Texts that blocks are made of."""
+
+    tokens: TokenBatch
+    texts: Sequence[Text]
+    columns: Columns
 
 
 @dataclass
@@ -72,6 +88,9 @@ class BackboneRunner:
 
     on_forward: Callable[[Indices, Pooled], None] | None = None
     """Called with the texts of each forward pass and their latents."""
+
+    def __post_init__(self) -> None:
+        self._replicas = [self.backbone]
 
     def tokenize_and_pack(self, texts: Sequence[Text], characters: bool = False) -> tuple[TokenBatch, list[Pack]]:
         """Tokenize a whole request, and group it into packs; arguments and errors as of :func:`tokenize_by_plan`."""
@@ -168,44 +187,75 @@ class BackboneRunner:
     ) -> Generator[tuple[Indices, Block], None, None]:
         """Yield the latents of the texts with the indices ``members``, pack by pack; other packs are skipped.
 
-        Each block comes with the indices of its texts. With a GPU, passes are started, and their latents rounded, on
-        threads of their own while the caller works on those before; these end with the iterator, which is to be closed.
+        Each block comes with the indices of its texts. On the CPU several passes run side by side. With a GPU, passes
+        are started, and their latents rounded, on threads of their own while the caller works on those before. The
+        threads end with the iterator, which is to be closed.
+
+        Args:
+            packs: those of a whole request, whatever is to run of it; what runs side by side depends on them.
         """
         is_member = np.zeros(len(texts), bool)
         is_member[members] = True
-        of_packs = ([kept for row in pack if len(kept := row[is_member[row]])] for pack in packs)
-        with Pipeline(self.overlaps) as pipeline:
-            laid_out = pipeline.stage((rows, self._lay_out(rows, tokens)) for rows in of_packs if rows)
-            started = pipeline.stage(
-                (np.concatenate(rows), self.start_forward(rows, tokens, columns, layout=layout))
-                for rows, layout in laid_out
-            )
-            finished = pipeline.stage(self._finish(*each, tokens, texts, columns) for each in started)
-            for indices, captured, block in finished:
+        kept = ((pack, [own for row in pack if len(own := row[is_member[row]])]) for pack in packs)
+        todo = ((pack, rows) for pack, rows in kept if rows)
+        request, at_once = _Request(tokens, texts, columns), self._passes_at_once(packs)
+        with closing(
+            self._side_by_side(todo, request, at_once) if at_once > 1 else self._in_stages(todo, request)
+        ) as run:
+            for indices, captured, block in run:
                 if self.on_forward:
                     self.on_forward(indices, captured)
                 yield indices, block
 
+    def _passes_at_once(self, packs: Sequence[Sequence[Indices]]) -> int:
+        """Return how many passes run side by side; small ones do not keep more than one core busy."""
+        is_alone = self.backbone.device.type != "cpu" or self.backbone.spread or self.spec.batch_tokens > SMALL_PASS
+        return 1 if is_alone else min(torch.get_num_threads(), MOST_AT_ONCE, max(1, len(packs)))
+
+    def _side_by_side(self, todo: Iterable[_Todo], request: _Request, at_once: int) -> Generator[_Done, None, None]:
+        """Yield the blocks of packs, whole passes on threads that share the cores; a long text runs by itself."""
+        self._replicas += [self.backbone.replica() for _ in range(len(self._replicas), at_once)]
+        idle = SimpleQueue[Backbone]()
+        for replica in self._replicas[:at_once]:
+            idle.put(replica)
+
+        def run(each: _Todo) -> _Done:
+            rows, backbone = each[1], idle.get()
+            try:
+                wait = self.start_forward(rows, request.tokens, request.columns, backbone)
+                return self._finish(np.concatenate(rows), wait, request)
+            finally:
+                idle.put(backbone)
+
+        def is_long(each: _Todo) -> bool:
+            texts = np.concatenate(each[0])
+            return bool(request.tokens.lengths[texts].max() > SMALL_PASS) and not request.tokens.split(texts).any()
+
+        return run_side_by_side(run, todo, at_once, is_long)
+
+    def _in_stages(self, todo: Iterable[_Todo], request: _Request) -> Generator[_Done, None, None]:
+        """Yield the blocks of packs; with a GPU, each stage of the work runs on a thread of its own."""
+        tokens, columns = request.tokens, request.columns
+        with Pipeline(self.overlaps) as pipeline:
+            laid_out = pipeline.stage((rows, self._lay_out(rows, tokens)) for _, rows in todo)
+            started = pipeline.stage(
+                (np.concatenate(rows), self.start_forward(rows, tokens, columns, layout=layout))
+                for rows, layout in laid_out
+            )
+            yield from pipeline.stage(self._finish(*each, request) for each in started)
+
     @property
     def overlaps(self) -> bool:
-        """Whether layout, passes and rounding run on threads: the CPU would do no less work, a GPU waits for none."""
+        """Whether layout, passes and rounding run on threads of their own, so that a GPU waits for none of them."""
         return self.backbone.device.type == "cuda"
 
-    def _finish(
-        self,
-        members: Indices,
-        wait: Callable[[], Pooled],
-        tokens: TokenBatch,
-        texts: Sequence[Text],
-        columns: Columns,
-    ) -> tuple[Indices, Pooled, Block]:
+    def _finish(self, members: Indices, wait: Callable[[], Pooled], request: _Request) -> _Done:
         captured = wait()
-        return members, captured, self._block(members, captured, tokens, texts, columns)
+        return members, captured, self._block(members, captured, request)
 
-    def _block(
-        self, members: Indices, captured: Pooled, tokens: TokenBatch, texts: Sequence[Text], columns: Columns
-    ) -> Block:
-        member_texts = [texts[index] for index in members]
+    def _block(self, members: Indices, captured: Pooled, request: _Request) -> Block:
+        tokens, columns = request.tokens, request.columns
+        member_texts = [request.texts[index] for index in members]
         counts = tokens.viewed_lengths[members]
         texts_of_tokens = np.repeat(np.array(member_texts, object), counts).tolist() if TOKENS in columns else []
         latents: dict[str, NDArray[Any]] = {}
@@ -244,47 +294,3 @@ def tokens_that_fit(free: int, width: int, value_bytes: int, columns: Columns) -
 def _joined(parts: Sequence[Pooled]) -> Pooled:
     """Return the latents of several forward passes as if of one."""
     return {view: np.concatenate([part[view] for part in parts], axis=1) for view in parts[0]}
-
-
-def encode_latents(
-    values: NDArray[np.float32], dtype: str, view: str, layers: Sequence[int], texts: Sequence[Text]
-) -> NDArray[Any]:
-    """Check that latents fit their stored dtype, and return them in it.
-
-    Args:
-        values: ``[layer, text, width]``; of the view ``tokens``, ``[layer, token, width]``.
-        texts: ``[text]``; of the view ``tokens``, the text of every token.
-
-    Returns:
-        as :func:`encode`.
-
-    Raises:
-        StoreError: a value is not finite, or does not fit the dtype; the message names layer and text.
-    """
-    low, high = values.min(initial=0), values.max(initial=0)  # NaN propagates through both
-    if np.isfinite([low, high]).all() and max(-low, high) <= LARGEST[dtype]:
-        return encode(values, dtype)
-    finite = np.isfinite(values)
-    if not finite.all():
-        layer, text, _ = np.argwhere(~finite)[0]
-        raise StoreError(
-            f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: the backbone gave a value that "
-            "is not finite. Its weights or plan.compute_dtype cannot be right for this text; nothing of it was stored."
-        )
-    layer, text, _ = np.argwhere(np.abs(values) > LARGEST[dtype])[0]
-    largest = float(np.abs(values[layer, text]).max())
-    shown = f"{largest:,.0f}" if largest < 1e12 else f"{largest:.4g}"
-    raise StoreError(
-        f"layer {layers[layer]}, view {view}, text {quote_text(texts[text])}: |value| {shown} does not fit {dtype}; "
-        f"set plan.stored_dtype = {LARGER[dtype]}."
-    )
-
-
-def encode(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Return latents as a shard stores them; :func:`permafrost.data.store.encoding.decode` makes numbers of them."""
-    if dtype == "int8":
-        return quantize(values)
-    # The same bits as values.astype(dtype), several times as fast.
-    rounded = torch.from_numpy(values).to(getattr(torch, dtype))
-    stored: NDArray[Any] = (rounded.view(torch.int16) if dtype == "bfloat16" else rounded).numpy()
-    return stored.view("<u2") if dtype == "bfloat16" else stored

@@ -26,13 +26,13 @@ from permafrost.extract.backbones.file_digest import MEMO
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.backbones.locate import Source
 from permafrost.extract.backbones.tokenizer import load_tokenizer
-from permafrost.extract.capture.proof import STRUCTURE_TOLERANCE
-from permafrost.extract.capture.reference import reference_states
-from permafrost.extract.capture.self_check import PRECISION_TOLERANCE, TOLERATED_SHARE
-from permafrost.extract.capture.structure import draw_texts, relative_to_spread
-from permafrost.extract.capture.twin import Float64
 from permafrost.extract.finetuning.cut import Batching, Cut, CutRoad, proof_key
 from permafrost.extract.finetuning.cut_model import CutModel
+from permafrost.extract.proofs.proof import STRUCTURE_TOLERANCE
+from permafrost.extract.proofs.reference import reference_states
+from permafrost.extract.proofs.self_check import PRECISION_TOLERANCE, TOLERATED_SHARE
+from permafrost.extract.proofs.structure import draw_texts, relative_to_spread
+from permafrost.extract.proofs.twin import Float64
 
 CHECKED_TEXTS = 2
 """Texts that the backbone itself is run on."""

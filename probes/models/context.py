@@ -51,7 +51,7 @@ class TextGroups:
         counts = np.array(lengths)
         starts, order = offsets_from_lengths(counts)[:-1], np.argsort(counts, kind="stable")
         padded = [
-            pad_index(counts[texts], starts[texts])
+            pad_index(counts[texts], starts=starts[texts])
             for texts in np.split(order, range(self.AT_ONCE, len(order), self.AT_ONCE))
         ]
         self.groups = [

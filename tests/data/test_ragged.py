@@ -37,10 +37,10 @@ def test_an_index_tells_the_windows_of_texts_and_the_tokens_of_windows():
 
 
 def test_every_position_of_padded_texts_has_its_token_and_padding_the_first_of_its_text():
-    for starts in (None, np.array([10, 0, 20, 30])):
-        index, mask = pad_index(LENGTHS, starts)
+    for starts, multiple, width in ((None, 1, 4), (np.array([10, 0, 20, 30]), 1, 4), (None, 3, 6), (None, 4, 4)):
+        index, mask = pad_index(LENGTHS, multiple, starts)
         first = offsets_from_lengths(LENGTHS)[:-1] if starts is None else starts
         for text, length in enumerate(LENGTHS):
-            expected = [first[text] + (token if token < length else 0) for token in range(4)]
+            expected = [first[text] + (token if token < length else 0) for token in range(width)]
             assert index[text].tolist() == expected
-            assert mask[text].tolist() == [token < length for token in range(4)]
+            assert mask[text].tolist() == [token < length for token in range(width)]

@@ -20,8 +20,8 @@ from permafrost.data.store.store import LatentStore
 from permafrost.data.text import TextError
 from permafrost.extract.capture import runner
 from permafrost.extract.capture.runner import BackboneRunner
-from permafrost.extract.capture.self_check import SelfCheck
 from permafrost.extract.extraction import extract, extract_together
+from permafrost.extract.proofs.self_check import SelfCheck
 from permafrost.extract.text_blocks import text_blocks
 
 ROOT = Path(__file__).parents[2]

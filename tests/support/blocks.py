@@ -11,7 +11,7 @@ from permafrost.data.store.block import Block
 from permafrost.data.store.encoding import decode
 from permafrost.data.store.identity import Identity
 from permafrost.data.store.keys import text_keys
-from permafrost.extract.capture.runner import encode
+from permafrost.extract.capture.rounding import encode
 
 Columns = dict[str, tuple[int, ...]]
 

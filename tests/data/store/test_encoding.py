@@ -18,7 +18,7 @@ from permafrost.data.store.errors import ShardError
 from permafrost.data.store.identity import STORED_DTYPES
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
-from permafrost.extract.capture.runner import LARGEST, encode
+from permafrost.extract.capture.rounding import LARGEST, encode
 from tests.support.blocks import IDENTITY
 
 WIDTHS = (1, 4, 63, 64, 70, 192)

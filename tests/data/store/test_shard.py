@@ -29,7 +29,7 @@ from permafrost.data.store.identity import STORED_DTYPES
 from permafrost.data.store.int8 import int8_vector
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
-from permafrost.extract.capture.runner import encode
+from permafrost.extract.capture.rounding import encode
 from tests.support import blocks
 from tests.support.blocks import block_of
 

@@ -23,7 +23,7 @@ from permafrost.data.store.keys import text_keys
 from permafrost.data.store.shard import Shard
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Segments
-from permafrost.extract.capture.runner import LARGEST, encode_latents
+from permafrost.extract.capture.rounding import LARGEST, encode_latents
 from tests.support import blocks
 from tests.support.blocks import block_of
 

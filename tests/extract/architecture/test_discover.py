@@ -16,7 +16,8 @@ from permafrost.extract.architecture.architecture import Architecture
 from permafrost.extract.architecture.configuration import BackboneError, model_config
 from permafrost.extract.architecture.discover import call, watched
 from permafrost.extract.architecture.lookup import architecture_of
-from permafrost.extract.capture import forward, packing, reference, roads
+from permafrost.extract.capture import forward, packing, roads
+from permafrost.extract.proofs import reference
 from tests.support.models.kinds import BLOCKS, tiny_config
 
 CAUSAL = {"gpt2", "opt", "llama", "mistral", "gemma3_text", "mamba", "clip"}

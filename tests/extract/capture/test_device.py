@@ -1,7 +1,7 @@
 """What is done for a GPU, on the CPU: threads, memory that is short, and tensors that lie where the backbone does."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from permafrost.data.errors import MachineError
+from permafrost.data.latents.find_store import find_store
 from permafrost.data.plan.plan import TOKENS, CapturePlan, ExtractSpec
-from permafrost.extract.capture import forward, proof, runner
+from permafrost.extract.capture import forward, runner
 from permafrost.extract.capture.packing import Layout
 from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner, tokens_that_fit
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
+from permafrost.extract.proofs import proof
 
 META = torch.device("meta")
 VIEWS = ("mean", "last", TOKENS)
@@ -72,6 +74,66 @@ def test_threads_change_no_bit(family, tiny, texts, tmp_path, monkeypatch):
     for view, values in inline.items():
         np.testing.assert_array_equal(threaded[view], values, err_msg=view)
     assert not stages()
+
+
+@pytest.fixture
+def three_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("gpt2", {}),
+        ("bert", {"compute_dtype": "bfloat16"}),
+        ("bert", {"max_tokens": 12, "stride": 4, "truncation": "windows"}),
+    ],
+)
+def test_passes_side_by_side_give_the_same_shards_as_one_after_another(
+    family, more, three_cores, tiny, texts, tmp_path, monkeypatch
+):
+    plan = plan_of(tiny(family), **more)
+    at_once = list[int]()
+    beside = runner.run_side_by_side
+
+    def counted(run: Any, items: Any, threads: int, alone: Any) -> Any:
+        at_once.append(threads)
+        return beside(run, items, threads, alone)
+
+    monkeypatch.setattr(runner, "run_side_by_side", counted)
+    found = latents(plan, texts, tmp_path / "a", batch_tokens=40, shard_bytes=4000)
+    assert set(at_once) == {3}
+    assert torch.get_num_threads() == 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("side by side")]
+    at_once.clear()
+    torch.set_num_threads(1)
+    alone = latents(plan, texts, tmp_path / "b", batch_tokens=40, shard_bytes=4000)
+    assert not at_once, "one thread runs one after another"
+    for view, values in alone.items():
+        np.testing.assert_array_equal(found[view], values, err_msg=view)
+    shards = [sorted(shard.keys.tolist() for shard in find_store(tmp_path / name, plan).shards) for name in "ab"]
+    assert len(shards[0]) > 2
+    assert shards[0] == shards[1]
+
+
+def test_a_long_text_runs_by_itself(three_cores, tiny, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "SMALL_PASS", 12)
+    plan = plan_of(tiny("bert"))
+    extractor = Extractor(plan, ExtractSpec(cache=str(tmp_path), device="cpu", batch_tokens=12))
+    real, passes = forward.capture_on_device, set[tuple[bool, int]]()
+
+    def watched(backbone: Any, layout: Layout, *given: Any) -> Any:
+        passes.add((layout.ids.size > 12, torch.get_num_threads()))
+        return real(backbone, layout, *given)
+
+    monkeypatch.setattr(forward, "capture_on_device", watched)
+    extractor(texts, plan.columns(4))
+    assert (False, 1) in passes
+    assert (True, 3) in passes
+    assert (True, 1) not in passes
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
-from permafrost.extract.capture.proof import SelfCheckError
 from permafrost.extract.extractor import Extractor
+from permafrost.extract.proofs.proof import SelfCheckError
 from tests.support.models.backbones import save_random, save_tokenizer, word_tokenizer
 from tests.support.models.kinds import CHANGES, REFUSED, ROADS, made_texts, states_alone, tiny_config
 

@@ -189,11 +189,11 @@ def test_a_window_that_is_missing_is_named(plan, tmp_path, monkeypatch):
     ran: list[Any] = []
     real = runner.BackboneRunner._block
 
-    def interrupted(self: Any, members: Any, captured: Any, tokens: Any, texts: Any, columns: Any) -> Any:
+    def interrupted(self: Any, members: Any, captured: Any, request: Any) -> Any:
         if ran:
             raise KeyboardInterrupt
-        ran.append([texts[index] for index in members])
-        return real(self, members, captured, tokens, texts, columns)
+        ran.append([request.texts[index] for index in members])
+        return real(self, members, captured, request)
 
     monkeypatch.setattr(runner.BackboneRunner, "_block", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -29,11 +29,12 @@ from permafrost.extract.attention import kernel, varlen
 from permafrost.extract.attention.kernel import has_kernel
 from permafrost.extract.backbones import load, locate
 from permafrost.extract.backbones.load import Backbone, free_memory
-from permafrost.extract.capture import forward, packing, pooling, reference, roads, structure, twin
+from permafrost.extract.capture import forward, packing, pooling, roads
 from permafrost.extract.capture.roads import Road, candidate_roads
 from permafrost.extract.capture.runner import BackboneRunner
-from permafrost.extract.capture.structure import evenly_spaced, structure_deviation
-from permafrost.extract.capture.twin import make_copy, make_twin
+from permafrost.extract.proofs import reference, structure, twin
+from permafrost.extract.proofs.structure import evenly_spaced, structure_deviation
+from permafrost.extract.proofs.twin import make_copy, make_twin
 from permafrost.extract.tokenization import text_windows, token_batch
 from permafrost.extract.tokenization.token_batch import TokenBatch
 

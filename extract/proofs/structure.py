@@ -18,9 +18,9 @@ from permafrost.data.plan.plan import NO_WINDOWS, SUMMARIES, TEXT_LAST, TOKENS, 
 from permafrost.data.ragged import Counts, offsets_from_lengths
 from permafrost.extract.backbones.load import Backbone
 from permafrost.extract.capture.forward import Pooled
-from permafrost.extract.capture.reference import POOLINGS, reference_latents, reference_states, states_in_windows
 from permafrost.extract.capture.runner import BackboneRunner
-from permafrost.extract.capture.twin import Float64
+from permafrost.extract.proofs.reference import POOLINGS, reference_latents, reference_states, states_in_windows
+from permafrost.extract.proofs.twin import Float64
 from permafrost.extract.tokenization.text_windows import TextWindows
 from permafrost.extract.tokenization.token_batch import TokenBatch
 

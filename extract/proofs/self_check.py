@@ -2,10 +2,10 @@
 
 1. Tokens: they equal those of transformers' tokenizer, made of the same files read anew.
 2. Structure: masks, positions, padding, prefixes, pooling and layers are proven in float64, because no tolerance tells
-   a wrong structure from the rounding of bfloat16 (:mod:`permafrost.extract.capture.proof`).
+   a wrong structure from the rounding of bfloat16 (:mod:`permafrost.extract.proofs.proof`).
 3. Arithmetic: a few texts of the run, in its own precision, are compared with the reference.
 4. Read-back: texts of the first shard are read by key and compared with the reference
-   (:mod:`permafrost.extract.capture.read_back`).
+   (:mod:`permafrost.extract.proofs.read_back`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +20,16 @@ from permafrost.data.plan.plan import TOKENS, Columns
 from permafrost.data.ragged import offsets_from_lengths
 from permafrost.data.text import Segments, Text, quote_text
 from permafrost.extract.backbones.tokenizer import tokenizer_digest
-from permafrost.extract.capture.proof import SelfCheckError, prove_structure
-from permafrost.extract.capture.reference import (
+from permafrost.extract.capture.runner import BackboneRunner
+from permafrost.extract.proofs.proof import SelfCheckError, prove_structure
+from permafrost.extract.proofs.reference import (
     ReferenceText,
     ReferenceTokenizer,
     reference_latents,
     reference_states,
     states_in_windows,
 )
-from permafrost.extract.capture.runner import BackboneRunner
-from permafrost.extract.capture.structure import evenly_spaced
+from permafrost.extract.proofs.structure import evenly_spaced
 from permafrost.extract.tokenization.token_batch import TokenBatch
 
 PRECISION_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}

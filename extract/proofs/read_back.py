@@ -19,10 +19,10 @@ from permafrost.data.store.int8 import largest_errors
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
 from permafrost.data.text import Text, quote_text
-from permafrost.extract.capture.proof import SelfCheckError
-from permafrost.extract.capture.runner import encode
-from permafrost.extract.capture.self_check import MOST_WINDOWS, TOLERATED_SHARE, SelfCheck
-from permafrost.extract.capture.structure import evenly_spaced
+from permafrost.extract.capture.rounding import encode
+from permafrost.extract.proofs.proof import SelfCheckError
+from permafrost.extract.proofs.self_check import MOST_WINDOWS, TOLERATED_SHARE, SelfCheck
+from permafrost.extract.proofs.structure import evenly_spaced
 
 READ_BACK_TOLERANCE = {"float32": 0.02, "bfloat16": 0.3}
 """Largest difference allowed between stored latents and the reference: root mean square over dimensions, each

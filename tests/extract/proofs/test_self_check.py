@@ -26,9 +26,10 @@ from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.architecture.small_model import small_values
 from permafrost.extract.backbones import load as loading
 from permafrost.extract.capture import forward as capture
-from permafrost.extract.capture import packing, pooling, proof, read_back, reference, runner, self_check
+from permafrost.extract.capture import packing, pooling, rounding, runner
 from permafrost.extract.extraction import extract
 from permafrost.extract.extractor import Extractor
+from permafrost.extract.proofs import proof, read_back, reference, self_check
 from permafrost.extract.tokenization import text_windows
 from permafrost.extract.tokenization import tokenize as tokens
 from permafrost.extract.tokenization import windows as segments
@@ -609,7 +610,7 @@ def test_a_wrong_step_is_found_though_what_was_computed_and_what_was_stored_agre
             stored[fault] += 1 << 7  # bits of bfloat16: twice the number
         return stored
 
-    wrapped(monkeypatch, runner, "quantize", wrong)
+    wrapped(monkeypatch, rounding, "quantize", wrong)
     with pytest.raises(MachineError, match=r"self-check: what was stored of view .* differs from the plain forward"):
         extract(of_int8(models("gpt2", False)), made_texts(0), ExtractSpec(cache=str(tmp_path), device=DEVICE))
     assert not list(tmp_path.rglob("*.h5"))
