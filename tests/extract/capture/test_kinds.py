@@ -1,10 +1,12 @@
 """Tiny random models of many kinds: every layer and view is that of each text alone, or the kind is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from permafrost.data.plan.plan import CapturePlan, ExtractSpec
 from permafrost.extract.architecture.configuration import BackboneError
@@ -35,11 +37,20 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tokenizer(word_tokenizer(special=False), tmp_path_factory.mktemp("tokenizer"))
 
 
+@pytest.fixture(autouse=True)
+def two_cores() -> Iterator[None]:
+    """Passes run side by side, on replicas of the backbone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def extractor_of(kind: str, tokenizer: Path, folder: Path) -> Extractor:
     settings: dict[str, Any] = {"compute_dtype": "float32", "stored_dtype": "float32", "views": ("last", "mean")}
     backbone = save_random(tiny_config(kind, **CHANGES.get(kind, {})), folder / "model")
     plan = CapturePlan(backbone=str(backbone), tokenizer=str(tokenizer), max_tokens=40, **settings)
-    return Extractor(plan, ExtractSpec(cache=str(folder / "cache"), device="cpu"))
+    return Extractor(plan, ExtractSpec(cache=str(folder / "cache"), device="cpu", batch_tokens=128))
 
 
 @pytest.mark.parametrize(("kind", "road"), CASES)
