@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from html import escape
 
+from permafrost.data.spec import printable
+
 MOST_CHARACTERS = 120
 """Characters of a value that are shown."""
 
@@ -22,7 +24,7 @@ def facts_html(title: str, facts: Callable[[], Mapping[str, object]]) -> str:
 
 def _cell(value: object) -> str:
     text = f"{value:,}" if isinstance(value, int) else str(value)
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    text = " ".join(printable(text).split())
     return escape(text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…")
 
 
