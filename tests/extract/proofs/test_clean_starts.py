@@ -66,7 +66,7 @@ def loud(folder: Path, target: Path, family: str) -> Path:
     """A copy of a model folder with a massive activation."""
     from safetensors.torch import load_file, save_file
 
-    from tests.extract.capture.test_self_check import LOUD
+    from tests.extract.proofs.test_self_check import LOUD
 
     copy = Path(shutil.copytree(folder, target))
     weights = load_file(copy / "model.safetensors")
