@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LINKS := permafrost/data permafrost/extract permafrost/probes
 
-.PHONY: install run test lint clean
+.PHONY: install run test lint faults clean
 
 install: $(STAMP) $(LINKS)
 
@@ -33,5 +33,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# An hour of kills, full disks, damaged and hostile files and planted bugs; it goes on where it was stopped.
+faults: install
+	PATH="$(abspath $(BIN)):$$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python docs/build.py output faults -- python -m tests.faults
+
 clean:
-	rm -rf .venv $(LINKS)
+	rm -rf .venv .faults $(LINKS)

@@ -80,9 +80,9 @@ def of_output(command: Sequence[str]) -> Result:
 
     A first line that names the machine and versions (``MACHINE; NAME VERSION, ...``) becomes those.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr}")
+        raise SystemExit(f"{done.stdout}{shlex.join(command)} ended with {done.returncode}: nothing is written.")
     lines, here = done.stdout.rstrip("\n").split("\n"), environment()
     machine, _, versions = lines[0].partition("; ")
     if versions.startswith("Python "):

@@ -1,0 +1,115 @@
+"""The campaign: trials of every kind of fault, seeded and resumable, and the table of what was held."""
+
+import json
+import random
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.faults.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one trial."""
+
+    held: bool
+    """Whether everything is as is promised."""
+
+    lost: int = 0
+    """Texts or trials that had been committed, and are not there any more or ran again."""
+
+    wrong: int = 0
+    """Numbers that were served and are not those of a run without the fault."""
+
+    note: str = ""
+    """What was tried, and what is wrong if it was not held."""
+
+
+Trial = Callable[[Workspace, random.Random, Path], Outcome]
+"""Tries one fault, which it draws, in an empty folder of its own."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault."""
+
+    name: str
+    trials: int
+    """How many a whole campaign has."""
+
+    attempt: Trial
+
+
+@dataclass(frozen=True)
+class Line:
+    """Trials of a kind of fault, added up."""
+
+    fault: str
+    tried: int
+    held: int
+    committed_work_lost: int
+    wrong_numbers_served: int
+
+
+class Campaign:
+    """Trials in a folder, in which those that are done are remembered."""
+
+    def __init__(self, faults: Iterable[Fault], folder: Path, seed: int = 0) -> None:
+        """Read what was done before; nothing is tried yet."""
+        self._faults, self._seed, self._folder = {fault.name: fault for fault in faults}, seed, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / f"trials-{seed}.jsonl"
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        self.done: dict[str, dict[int, Outcome]] = {name: {} for name in self._faults}
+        for line in map(json.loads, lines):
+            if line["fault"] in self.done:
+                self.done[line["fault"]][line["number"]] = Outcome(**line["outcome"])
+
+    def run(self, seconds: float, share: float = 1.0) -> Iterator[tuple[str, int, Outcome]]:
+        """Yield trials as they are done, kinds in turn, until all are, or the time is up.
+
+        Args:
+            share: of the trials of a whole campaign.
+        """
+        end = time.monotonic() + seconds
+        with Workspace.made(self._folder / "workspace") as workspace:
+            for name, number in self._order(share):
+                if time.monotonic() > end:
+                    return
+                if number not in self.done[name]:
+                    outcome = self.attempt(workspace, name, number)
+                    self.done[name][number] = outcome
+                    with self._log.open("a") as log:
+                        log.write(json.dumps({"fault": name, "number": number, "outcome": asdict(outcome)}) + "\n")
+                    yield name, number, outcome
+
+    def attempt(self, workspace: Workspace, name: str, number: int) -> Outcome:
+        """Do one trial; what it raises is a trial that did not hold."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder, prefix="trial-"))
+        try:
+            return self._faults[name].attempt(workspace, random.Random(f"{self._seed} {name} {number}"), folder)
+        except Exception:
+            return Outcome(held=False, note=traceback.format_exc())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def table(self) -> list[Line]:
+        """Return a line a kind of fault."""
+        return [_line(name, outcomes) for name, outcomes in self.done.items()]
+
+    def _order(self, share: float) -> list[tuple[str, int]]:
+        """Kinds in turn, so that a short campaign has some of each, in proportion."""
+        wanted = {name: max(1, round(share * fault.trials)) for name, fault in self._faults.items()}
+        places = [((number + 0.5) / count, name, number) for name, count in wanted.items() for number in range(count)]
+        return [(name, number) for _, name, number in sorted(places)]
+
+
+def _line(name: str, outcomes: Mapping[int, Outcome]) -> Line:
+    values = outcomes.values()
+    held, lost, wrong = (sum(getattr(one, key) for one in values) for key in ("held", "lost", "wrong"))
+    return Line(name, len(values), held, lost, wrong)

@@ -1,0 +1,152 @@
+"""What trials share: a tiny backbone, texts, and what runs without a fault give; made once, in a folder."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from permafrost.data.plan.plan import TOKENS
+from tests.faults.process import Ended, Started, in_process, run_command
+from tests.support.bench import Bench
+from tests.support.models.backbones import WORDS, tiny_folder
+
+TEXTS = 120
+VIEWS = "mean,tokens"
+REMEMBERED = ("digests.json", "architectures.json")
+"""Files of a cache that remember what was proven of a backbone, which takes longer than a run."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder, and what is in it."""
+
+    folder: Path
+
+    @classmethod
+    @contextmanager
+    def made(cls, folder: Path) -> "Iterator[Workspace]":
+        """Make the folder, or take what an earlier campaign made of it."""
+        workspace = cls(folder)
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            if (ended := in_process(workspace._make, limit=600)).code:
+                raise RuntimeError(ended.said)
+            (folder / "made").touch()
+        yield workspace
+
+    @property
+    def backbone(self) -> Path:
+        """Folder of a tiny BERT with random weights."""
+        return self.folder / "bert"
+
+    @property
+    def corpus(self) -> Path:
+        """File of distinct texts, one a line."""
+        return self.folder / "texts.txt"
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the corpus."""
+        return self.corpus.read_text().splitlines()
+
+    def _make(self) -> None:
+        tiny_folder("bert", self.backbone)
+        rng = np.random.default_rng(0)
+        texts = {" ".join(rng.choice(WORDS, rng.integers(3, 14))): None for _ in range(2 * TEXTS)}
+        self.corpus.write_text("".join(f"{text}\n" for text in [*texts][:TEXTS]))
+        if code := self.extract(self.folder / "reference"):
+            raise RuntimeError(f"extract ended with {code}")
+        bench = Bench(self.folder / "bench", self.backbone)
+        code, _, said = bench.command("run", "sts", settings=self.small(bench))
+        if code:
+            raise RuntimeError(said)
+
+    def extract(self, cache: Path, corpus: Path | None = None, *more: str) -> int:
+        """Extract the texts in this process; return the exit code."""
+        cache.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "corpus.path": corpus or self.corpus, "corpus.columns": "sentence", "corpus.target": "none",
+            "plan.backbone": self.backbone, "plan.max_tokens": 32, "plan.views": VIEWS, "plan.stored_dtype": "float32",
+            "plan.compute_dtype": "float32", "extract.cache": cache, "extract.shard_bytes": 20_000,
+            "extract.batch_tokens": 64, "device": "cpu",
+        }  # fmt: skip
+        words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        return run_command("extract", "pairs", *words, *more)
+
+    def cache(self, folder: Path) -> Path:
+        """Return an empty cache that knows what was proven of the backbone."""
+        cache = folder / "cache"
+        cache.mkdir(parents=True)
+        for name in REMEMBERED:
+            if (self.folder / "reference" / name).exists():
+                shutil.copy2(self.folder / "reference" / name, cache / name)
+        return cache
+
+    def full_cache(self, folder: Path) -> Path:
+        """Return a copy of the cache with all texts."""
+        return Path(shutil.copytree(self.folder / "reference", folder / "cache"))
+
+    @staticmethod
+    def small(bench: Bench) -> list[str]:
+        """Settings of a run that takes a second."""
+        return bench.of_pairs("corpus.target=score", "corpus.name=", "train.epochs=1", "variants=[]")
+
+    @cached_property
+    def reference(self) -> dict[str, str]:
+        """Key of each text -> digest of its latents, of a run without a fault."""
+        found: dict[str, str] = self.stored(self.folder / "reference").result
+        return found
+
+    def stored(self, cache: Path) -> Ended:
+        """Read the latents of all texts in a cache, in a process of its own: key -> digest of what is served."""
+        return in_process(lambda: served(cache))
+
+    def start_extract(self, cache: Path, before: Any = None) -> Started:
+        """Start the extraction of the texts as a process."""
+        return Started(lambda: self.extract(cache), before)
+
+
+def served(cache: Path) -> dict[str, str]:
+    """Key of each text in a cache -> digest of all that its shards serve of it; what is refused is left out."""
+    from permafrost.data.errors import PermafrostError
+    from permafrost.data.store.shard import Shard
+
+    parts: dict[str, list[tuple[str, bytes]]] = {}
+    for path in sorted(cache.rglob("*.h5")):
+        try:
+            of_shard = list(_parts(Shard(path)))
+        except PermafrostError:
+            continue
+        for key, name, content in of_shard:
+            parts.setdefault(key, []).append((name, content))
+    return {key: blake2b(repr(sorted(set(found))).encode(), digest_size=16).hexdigest() for key, found in parts.items()}
+
+
+def _parts(shard: Any) -> Iterator[tuple[str, str, bytes]]:
+    """Yield key, view with layer, and the bytes of the latents of each text of a shard."""
+    keys = shard.keys.tolist()
+    for view, layers in shard.columns.items():
+        for layer in layers:
+            values = shard.layer(view, layer)
+            for row, key in enumerate(keys):
+                own = slice(*shard.offsets[row : row + 2]) if view == TOKENS else row
+                extra = shard.ids[own].tobytes() + shard.spans[own].tobytes() if view == TOKENS else b""
+                yield key.hex(), f"{view} {layer}", values[own].tobytes() + extra
+
+
+def compared(found: dict[str, str], expected: dict[str, str]) -> int:
+    """Return how many texts are served other latents than those of a run without a fault."""
+    return sum(expected.get(key) != digest for key, digest in found.items())
+
+
+def told(ended: Ended) -> str:
+    """Return the last lines of what a process said."""
+    return json.dumps(ended.said[-400:])
