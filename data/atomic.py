@@ -82,7 +82,7 @@ def remove_leftovers(folder: Path, prefix: str = "", alone: bool = False) -> lis
     for path in sorted(folder.glob(f".*{TEMPORARY_SUFFIX}")):
         name = TEMPORARY_NAME.fullmatch(path.name)
         if name and name["prefix"].startswith(prefix):
-            with contextlib.suppress(FileNotFoundError):  # its process has just moved it into place
+            with contextlib.suppress(OSError):  # its process has just moved it, or we may not remove what is another's
                 if alone or _is_left(name, path):
                     _remove(path)
                     leftovers.append(path)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from permafrost.data.atomic import write_atomically
+from permafrost.data.atomic import remove_leftovers, write_atomically
 from permafrost.data.digests import digest_of_parts
 
 
@@ -39,6 +39,7 @@ class Memo:
         entries = {**self._entries(), key: value}
         content = json.dumps({"checksum": _checksum(entries), "entries": entries}, indent=1, sort_keys=True)
         try:
+            remove_leftovers(self.path.parent)
             write_atomically(self.path, content.encode())
         except (NotADirectoryError, FileExistsError):
             raise

@@ -250,7 +250,7 @@ def _parse_raw(value: Any) -> Any:
         return value
     try:
         return tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # of syntax, or of a number with thousands of digits
         return str(value)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from permafrost.data.atomic import remove_leftovers
 from permafrost.data.errors import MachineError
 from permafrost.data.plan.plan import TOKENS, Columns, ExtractSpec
 from permafrost.data.ragged import TokenLatents, offsets_from_lengths
@@ -46,6 +47,7 @@ class ShardWriter:
         self._committed_at = time.monotonic()
 
     def __enter__(self) -> "ShardWriter":
+        remove_leftovers(self.store.path)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -1,6 +1,7 @@
 """Rows of files that hold columns with types: parquet, Arrow, xlsx, and what readers from outside read."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
@@ -190,5 +191,5 @@ def _arrow_errors(path: Path, noun: str) -> Iterator[None]:
 
 
 def _check_names(path: Path, names: list[str]) -> None:
-    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+    if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
         raise CorpusError(f"{path}: the header names the column '{duplicates[0]}' twice; rename one of them.")

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -84,12 +85,13 @@ def _fields(origin: str, values: list[str], names: list[str], dialect: Dialect, 
 def _names(values: list[str]) -> list[str]:
     """Return the names in a header; a column without one is named by its position."""
     names = [value.strip() for value in values]
-    positions = [f"column {number}" if str(number) in names else str(number) for number in range(1, len(names) + 1)]
+    known = set(names)
+    positions = [f"column {number}" if str(number) in known else str(number) for number in range(1, len(names) + 1)]
     return [name or position for name, position in zip(names, positions, strict=True)]
 
 
 def _check_names(origin: str, names: list[str]) -> None:
-    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+    if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
         raise CorpusError(
             f"{origin}: the header names the column '{duplicates[0]}' twice; rename one, or set corpus.header = \"no\" "
             "if the line is a row."

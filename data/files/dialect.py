@@ -29,6 +29,9 @@ NEARLY_ALL = 0.99
 MOST_SAMPLED = 5000
 """Lines that the layout is found from."""
 
+MOST_FIELDS = 10_000
+"""Fields of a row that are read."""
+
 MOST_CUT = 50
 """Lines at the end of the sample that a quoted field may hold which the sample cuts."""
 
@@ -78,7 +81,9 @@ class Dialect:
         return ", ".join(parts)
 
 
-def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: Dialect | None = None) -> Dialect:
+def find_dialect(
+    lines: Sequence[str], suffix: str, settings: FileFormat, like: Dialect | None = None, where: str = ""
+) -> Dialect:
     """Return the layout of a file of text.
 
     Args:
@@ -87,9 +92,10 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: 
         settings: what is not "auto" is taken as it is.
         like: the layout of another file of the same corpus, which settles delimiter and quoting, and that there is no
             header if there is none in that file and the rows have as many fields.
+        where: beginning of the message about what the file holds.
 
     Raises:
-        CorpusError: a setting is none of the known values.
+        CorpusError: a setting is none of the known values, or a row has too many fields.
     """
     lines = [line for line in lines[:MOST_SAMPLED] if line.strip()]
     if not lines and suffix in HEADED:
@@ -110,6 +116,11 @@ def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: 
     if settings.header == "yes":
         return Dialect(delimiter, quoted, header=True, decimal_comma=decimal_comma)
     rows = list(_split(lines, delimiter, quoted))
+    if (widest := max(map(len, rows), default=0)) > MOST_FIELDS:
+        raise CorpusError(
+            f"{where}a row has {widest:,} fields, and at most {MOST_FIELDS:,} are read; set corpus.delimiter to that "
+            "of the file, or make one of fewer columns."
+        )
     if settings.header not in ("auto", "yes", "no"):
         raise CorpusError(f'corpus.header = "{settings.header}": set it to "auto", "yes" or "no".')
     header = settings.header == "auto" and _has_header(rows, suffix)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,8 @@ def _parse(text: str) -> Any:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it names '{min(name for name in fields if names.count(name) > 1)}' twice")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"it names '{min(name for name, count in counts.items() if count > 1)}' twice")
     return fields
 
 

@@ -36,7 +36,7 @@ def read_toml(text: str, source: str) -> Tree:
         return tomllib.loads(text)
     except OutOfBoundsError as error:
         raise SpecError(f"{source}: {error}.") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of syntax, or of a number with thousands of digits
         raise SpecError(f"{source}: not valid TOML: {error}.") from error
 
 

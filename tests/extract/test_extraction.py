@@ -1,5 +1,6 @@
 """Stage one runs what is missing and nothing else, and gives the same bits after any interruption."""
 
+import os
 import random
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from permafrost.data import atomic
 from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
 from permafrost.data.plan.plan import VIEWS, CapturePlan, ExtractSpec
@@ -47,6 +49,19 @@ def test_a_second_run_runs_nothing_and_new_texts_run_alone(plan, texts, tmp_path
     assert (first.texts_run, extract(plan, texts[:30], settings(tmp_path)).texts_run) == (30, 0)
     grown = extract(plan, texts, settings(tmp_path))
     assert grown.texts_run == len(texts) - 30
+
+
+def test_what_a_killed_run_has_left_goes_with_the_next(plan, texts, tmp_path):
+    first = extract(plan, texts[:5], settings(tmp_path))
+    names = [f".{'0' * 32}.{process}@{atomic._host()}.tmp" for process in ("999999999-1", _process())]
+    for name in names:
+        (first.store.path / name).touch()
+    extract(plan, texts[:9], settings(tmp_path))
+    assert [name for name in names if (first.store.path / name).exists()] == names[1:], "one belongs to this process"
+
+
+def _process() -> str:
+    return f"{os.getpid()}-{atomic._start_of(os.getpid())}"
 
 
 def test_a_further_view_runs_every_text_once_more_and_keeps_the_old_columns(plan, texts, tmp_path):
