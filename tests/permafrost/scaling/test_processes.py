@@ -3,6 +3,8 @@
 import multiprocessing.reduction
 import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -112,3 +114,18 @@ def test_an_error_of_the_request_is_told_before_a_process_begins(request_for):
         extract_in_processes(request_for("none"), 0, Told())
     with pytest.raises(InputError, match="no-such"):
         extract_in_processes(ExtractionRequest("no-such"), 2, Told())
+
+
+def test_workers_share_the_cores_unless_the_environment_says_otherwise(monkeypatch):
+    program = "from permafrost.scaling.processes import share_cores\nshare_cores(2)\n"
+    program += "import torch\nprint(torch.get_num_threads())"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for environment in (
+            {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+            os.environ | {"OMP_NUM_THREADS": "3"},
+        )
+    ]
+    assert [int(threads) for threads in told] == [max(1, os.cpu_count() // 2), 3]
