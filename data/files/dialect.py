@@ -81,9 +81,7 @@ class Dialect:
         return ", ".join(parts)
 
 
-def find_dialect(
-    lines: Sequence[str], suffix: str, settings: FileFormat, like: Dialect | None = None, where: str = ""
-) -> Dialect:
+def find_dialect(lines: Sequence[str], suffix: str, settings: FileFormat, like: Dialect | None = None) -> Dialect:
     """Return the layout of a file of text.
 
     Args:
@@ -92,10 +90,9 @@ def find_dialect(
         settings: what is not "auto" is taken as it is.
         like: the layout of another file of the same corpus, which settles delimiter and quoting, and that there is no
             header if there is none in that file and the rows have as many fields.
-        where: beginning of the message about what the file holds.
 
     Raises:
-        CorpusError: a setting is none of the known values, or a row has too many fields.
+        CorpusError: a setting is none of the known values; a row of too many fields is a ValueError.
     """
     lines = [line for line in lines[:MOST_SAMPLED] if line.strip()]
     if not lines and suffix in HEADED:
@@ -117,10 +114,7 @@ def find_dialect(
         return Dialect(delimiter, quoted, header=True, decimal_comma=decimal_comma)
     rows = list(_split(lines, delimiter, quoted))
     if (widest := max(map(len, rows), default=0)) > MOST_FIELDS:
-        raise CorpusError(
-            f"{where}a row has {widest:,} fields, and at most {MOST_FIELDS:,} are read; set corpus.delimiter to that "
-            "of the file, or make one of fewer columns."
-        )
+        raise ValueError(f"a row has {widest:,} fields, and at most {MOST_FIELDS:,} are read.")
     if settings.header not in ("auto", "yes", "no"):
         raise CorpusError(f'corpus.header = "{settings.header}": set it to "auto", "yes" or "no".')
     header = settings.header == "auto" and _has_header(rows, suffix)

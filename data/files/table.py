@@ -154,7 +154,10 @@ def open_table(path: Path, settings: FileFormat | None = None, like: Table | Non
         value = {"data": value} if json_rows.is_squad({"data": value}) else value
         return Table(path, "squad" if json_rows.is_squad(value) else "json", encoding, value=value)
     known = like.dialect if like and like.kind == "text" and suffix_of(like.path) == suffix else None
-    return Table(path, "text", encoding, find_dialect(lines, suffix, settings, known, f"{path}: "))
+    try:
+        return Table(path, "text", encoding, find_dialect(lines, suffix, settings, known))
+    except ValueError as error:
+        raise CorpusError(f"{path}: {error}") from None
 
 
 def _reader_of_suffix(path: Path) -> str:
