@@ -53,14 +53,14 @@ class ReadBack:
         if self._done:
             return
         self._members.append(members)
-        ends = offsets_from_lengths(self._check.tokens.viewed_lengths[members])
-        known = np.flatnonzero(np.isin(members, list(self._check.known_states))).tolist()
-        for number in {*known, *evenly_spaced(np.arange(len(members)), WATCHED_TEXTS)}:
-            tokens = slice(ends[number], ends[number + 1])
-            latents = {
-                view: np.array(values[:, tokens if view == TOKENS else number]) for view, values in captured.items()
+        texts = members.tolist()
+        ends = offsets_from_lengths(self._check.tokens.viewed_lengths[members]) if TOKENS in captured else None
+        known = [number for number, text in enumerate(texts) if text in self._check.known_states]
+        for number in {*known, *evenly_spaced(range(len(texts)), WATCHED_TEXTS)}:
+            self._watched[texts[number]] = {
+                view: values[:, number if ends is None or view != TOKENS else slice(*ends[number : number + 2])].copy()
+                for view, values in captured.items()
             }
-            self._watched[int(members[number])] = latents
 
     def compare_returned(self, latents: Mapping[str, Any]) -> None:
         """Compare latents that are returned in the order of the texts, and not stored, with those watched.

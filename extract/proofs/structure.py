@@ -94,7 +94,7 @@ def structure_deviation(runner: BackboneRunner, model: Backbone, ids: NDArray[np
     return max(reversed(deviations), key=lambda deviation: (np.isnan(deviation.value), deviation.value))
 
 
-def evenly_spaced(values: NDArray[np.int64], most: int) -> list[int]:
+def evenly_spaced(values: Sequence[int] | NDArray[np.int64], most: int) -> list[int]:
     """Return at most ``most`` of some values, evenly spaced, the first and the last among them."""
     return [int(values[index]) for index in np.unique(np.linspace(0, len(values) - 1, most).astype(int))]
 
