@@ -28,9 +28,10 @@ def run_side_by_side(
     with _divided_threads(threads) as pool:
         started = deque[Future[Result]]()
         for item in items:
-            while started and (alone(item) or len(started) > threads):
+            is_alone = alone(item)
+            while started and (is_alone or len(started) > threads):
                 yield started.popleft().result()
-            if alone(item):
+            if is_alone:
                 yield run(item)
             else:
                 started.append(pool.submit(run, item))

@@ -4,7 +4,6 @@ A worker that dies loses what it had not committed; another goes on with its sha
 through the whole request, and would run what was still missing.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -184,19 +183,9 @@ def run_worker(pipe: Pipe) -> None:
     try:
         while (job := pipe.recv()) is not None:
             _, (request, shard) = job
-            share_cores(shard[1])
             pipe.send(_end_of(request, shard, PipeProgress(pipe)))
     except (EOFError, BrokenPipeError, ConnectionResetError, Terminated):
         return  # the parent is gone, or ends all workers
-
-
-def share_cores(workers: int) -> None:
-    """Let torch, which this process has not imported yet, compute with its part of the cores; the environment decides.
-
-    Args:
-        workers: number of processes that share them.
-    """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def _end_of(request: Request, shard: Shard, progress: Progress) -> Ended:

@@ -33,7 +33,8 @@ def main() -> int:
             print(f"not held: {name}, trial {number}: {outcome.note}", file=sys.stderr, flush=True)
     print(describe("cpu"))
     show(campaign.table())
-    return int(any(line.held < line.tried for line in campaign.table()))
+    table = campaign.table()
+    return int(any(one.held < one.tried or one.committed_work_lost or one.wrong_numbers_served for one in table))
 
 
 if __name__ == "__main__":

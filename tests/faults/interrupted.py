@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -15,36 +16,50 @@ from tests.faults.process import Started, in_process
 from tests.faults.workspace import Workspace, compared, told
 from tests.support.bench import Bench
 
-MOST_POINTS = 400
-"""More calls than change files in an extraction of the workspace."""
-
 
 def killed_at_a_call(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
     """Kill an extraction just before one of the calls that change files, or that sync them, or just after it."""
     cache = workspace.cache(folder)
-    at = rng.randrange(_points(workspace, folder))
+    at = rng.randrange(_points_of_extract(workspace, folder))
     return _interrupted(workspace, cache, Injection(cache, at), f"killed at call {at}")
 
 
 def killed_at_random(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
     """Kill an extraction once or several times, after a random time."""
-    cache, lost = workspace.cache(folder), 0
-    for _ in range(rng.choice([1, 1, 2, 4])):
+    cache, lost, kills, longest = workspace.cache(folder), 0, 0, 4.0
+    wanted = rng.choice([1, 1, 2, 4])
+    while kills < wanted:
         before = workspace.stored(cache).result
         started = workspace.start_extract(cache)
-        time.sleep(rng.uniform(0, 1.5))
+        if rng.random() < 0.5:
+            time.sleep(rng.uniform(0, longest))
+        else:
+            _wait_for_a_shard(cache, len([*cache.rglob("*.h5")]), longest)
         started.kill()
-        started.wait()
-        after = workspace.stored(cache).result
-        lost += len(before.keys() - after.keys())
-    outcome = _finished(workspace, cache, "killed after a random time")
+        if not started.wait().was_killed:  # it had ended: begin anew, and kill sooner
+            cache, kills, longest = workspace.cache(folder / f"sooner than {longest}"), 0, longest / 2
+            continue
+        kills += 1
+        lost += len(before.keys() - workspace.stored(cache).result.keys())
+    outcome = _finished(workspace, cache, f"killed {kills} times after a random time")
     return Outcome(outcome.held and not lost, lost + outcome.lost, outcome.wrong, outcome.note)
+
+
+def _wait_for_a_shard(cache: Path, before: int, longest: float) -> None:
+    """Return once a cache has one more shard, or after some seconds."""
+    end = time.monotonic() + longest
+    while len([*cache.rglob("*.h5")]) <= before and time.monotonic() < end:
+        time.sleep(0.002)
 
 
 def refused_a_call(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
     """Let one of those calls, or all from one on, fail as on a full or broken disk or without permission."""
     cache = workspace.cache(folder)
-    at, refusal, lasting = rng.randrange(_points(workspace, folder)), rng.choice(REFUSALS), rng.random() < 0.5
+    at, refusal, lasting = (
+        rng.randrange(_points_of_extract(workspace, folder)),
+        rng.choice(REFUSALS),
+        rng.random() < 0.5,
+    )
     what = f"{os.strerror(refusal)} at call {at}{' and all later ones' if lasting else ''}"
     return _interrupted(workspace, cache, Injection(cache, at, refusal, lasting), what)
 
@@ -53,10 +68,9 @@ def run_killed_at_a_call(workspace: Workspace, rng: random.Random, folder: Path)
     """Kill a run of stage two at such a call; run again, it gives the same tables."""
     bench = Bench(folder / "bench", workspace.backbone)
     words = workspace.small(bench)
-    work: Callable[[], int] = lambda: bench.command("run", "sts", settings=words)[0]  # noqa: E731
-    at = rng.randrange(MOST_POINTS)
-    injection = Injection(folder, at)
-    ended = Started(work, injection.plant).wait()
+    work = partial(_run, bench, words)
+    at = rng.randrange(_points_of_run(workspace, folder))
+    ended = Started(work, Injection(bench.folder, at).plant).wait()
     again = in_process(work)
     if again.code:
         return Outcome(False, note=f"killed at call {at}: then {told(again)}")
@@ -68,7 +82,7 @@ def run_killed_at_a_call(workspace: Workspace, rng: random.Random, folder: Path)
         for name in ("metrics.csv", "predictions.csv"):
             wrong += (run / name).read_bytes() != (whole / name).read_bytes()
     left = [path.name for path in bench.runs.iterdir() if path.name.startswith(".") and path.name.endswith(".tmp")]
-    held = not wrong and not left and len(runs) == (1 if ended.was_killed else 2)
+    held = ended.was_killed and not wrong and not left and len(runs) in (1, 2)  # it may have been whole already
     return Outcome(
         held, 0, wrong, f"killed at call {at} ({ended.code}); runs {[run.name for run in runs]}, left {left}"
     )
@@ -91,7 +105,7 @@ def equal_runs_at_once(workspace: Workspace, rng: random.Random, folder: Path) -
     """Start three equal runs: each finishes, or says that one is under way; none removes what another writes."""
     bench = Bench(folder / "bench", workspace.backbone)
     words = workspace.small(bench)
-    work: Callable[[], int] = lambda: _loud(bench, words)  # noqa: E731
+    work = partial(_run, bench, words)
     started = []
     for _ in range(3):
         started.append(Started(work))
@@ -106,25 +120,36 @@ def equal_runs_at_once(workspace: Workspace, rng: random.Random, folder: Path) -
     return Outcome(held, note=f"{len(finished)} finished, {len(refused)} refused, {len(runs)} runs, others {others}")
 
 
-def _loud(bench: Bench, words: list[str]) -> int:
+def _run(bench: Bench, words: list[str]) -> int:
     code, _, said = bench.command("run", "sts", settings=words)
     print(said)
     return code
 
 
-def _points(workspace: Workspace, folder: Path) -> int:
+def _points_of_extract(workspace: Workspace, folder: Path) -> int:
     """Return the number of calls of an extraction that change files; counted once."""
-    known = workspace.folder / "points.json"
+    cache = folder / "counted" / "cache"
+    return _points(workspace, "extract", cache, lambda: workspace.extract(workspace.cache(cache.parent)))
+
+
+def _points_of_run(workspace: Workspace, folder: Path) -> int:
+    """Return the number of calls of a run that change files; counted once."""
+    bench = Bench(folder / "counted", workspace.backbone)
+    return _points(workspace, "run", bench.folder, lambda: _run(bench, workspace.small(bench)))
+
+
+def _points(workspace: Workspace, name: str, folder: Path, work: Callable[[], int]) -> int:
+    known = workspace.folder / f"points-{name}.json"
     if not known.exists():
-        cache = workspace.cache(folder / "counted")
-        calls = in_process(lambda: counted(cache, lambda: workspace.extract(cache))).result
-        known.write_text(json.dumps(calls))
+        ended = in_process(lambda: counted(folder, work))
+        assert ended.result, ended.said
+        known.write_text(json.dumps(ended.result))
     return len(json.loads(known.read_text()))
 
 
 def _interrupted(workspace: Workspace, cache: Path, injection: Injection, what: str) -> Outcome:
     ended = workspace.start_extract(cache, injection.plant).wait()
-    told_well = ended.was_killed or ended.code == 0 or ended.is_one_line
+    told_well = ended.was_killed if not injection.refusal else ended.code == 0 or ended.is_one_line
     outcome = _finished(workspace, cache, what)
     note = outcome.note if told_well else f"{what}: {told(ended)}"
     return Outcome(outcome.held and told_well, outcome.lost, outcome.wrong, note)

@@ -9,6 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,10 @@ class Started:
 
     def kill(self) -> None:
         """Kill it, and what it has started."""
-        os.killpg(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended, or has no group yet
+            os.killpg(self.pid, signal.SIGKILL)
+            return
+        os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, limit: float = LIMIT) -> Ended:
         """Wait for its end; what takes longer than ``limit`` is killed, and said to hang."""

@@ -3,8 +3,6 @@
 import multiprocessing.reduction
 import os
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from permafrost.data.errors import InputError
 from permafrost.data.plan.plan import ExtractSpec
 from permafrost.data.progress import NoProgress
 from permafrost.extract.distributed.shards import ShardOfPacks
+from permafrost.probes.search.workers import WorkerPool
 from permafrost.scaling import processes
 from permafrost.scaling.processes import deal_devices, extract_in_processes, run_worker
 from permafrost.scaling.request import ExtractionRequest
@@ -116,16 +115,21 @@ def test_an_error_of_the_request_is_told_before_a_process_begins(request_for):
         extract_in_processes(ExtractionRequest("no-such"), 2, Told())
 
 
+def threads_of_torch(pipe: Any) -> None:
+    import torch
+
+    pipe.send(torch.get_num_threads())
+    pipe.recv()
+
+
 def test_workers_share_the_cores_unless_the_environment_says_otherwise(monkeypatch):
-    program = "from permafrost.scaling.processes import share_cores\nshare_cores(2)\n"
-    program += "import torch\nprint(torch.get_num_threads())"
-    told = [
-        subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-        ).stdout
-        for environment in (
-            {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
-            os.environ | {"OMP_NUM_THREADS": "2"},
-        )
-    ]
-    assert [int(threads) for threads in told] == [max(1, os.cpu_count() // 2), min(2, os.cpu_count())]
+    told = []
+    for threads in (None, "1"):
+        if threads:
+            monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        else:
+            monkeypatch.delenv("OMP_NUM_THREADS")
+        with WorkerPool(threads_of_torch, (), 2) as pool:
+            told.append([next(iter(pool.messages()))[1] for _ in range(2)])
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert told == [[share, share], [1, 1]]
