@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 LIMIT = 120.0
@@ -32,6 +33,10 @@ class Ended:
     """What its function returned, as JSON gives it back; None if it did not."""
 
     seconds: float
+
+    computed: float
+    """Seconds of processor time, which other work on the machine lengthens little."""
+
     grown: int
     """Bytes by which its peak memory exceeds what it had from the start."""
 
@@ -68,6 +73,7 @@ class Started:
         code = 1
         try:
             os.setsid()
+            sys.modules["__main__"] = ModuleType("__main__")  # or what it starts would import the campaign first
             for descriptor in (1, 2):
                 os.dup2(self._said.fileno(), descriptor)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
@@ -91,6 +97,11 @@ class Started:
             return
         os.kill(self.pid, signal.SIGKILL)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def wait(self, limit: float = LIMIT) -> Ended:
         """Wait for its end; what takes longer than ``limit`` is killed, and said to hang."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -108,6 +119,7 @@ class Started:
             said + ("\nTraceback: it hangs" if hangs else ""),
             json.loads(result) if result else None,
             seconds,
+            waited[2].ru_utime + waited[2].ru_stime,
             max(0, waited[2].ru_maxrss - before) * 1024,
         )
 

@@ -1,9 +1,12 @@
 """What trials share: a tiny backbone, texts, and what runs without a fault give; made once, in a folder."""
 
+import importlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -21,6 +24,9 @@ TEXTS = 120
 VIEWS = "mean,tokens"
 REMEMBERED = ("digests.json", "architectures.json")
 """Files of a cache that remember what was proven of a backbone, which takes longer than a run."""
+
+MODULES = "modules.txt"
+"""File with the names of the modules that commands import."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Workspace:
             if (ended := in_process(workspace._make, limit=600)).code:
                 raise RuntimeError(ended.said)
             (folder / "made").touch()
+        preload(folder / MODULES)
         yield workspace
 
     @property
@@ -68,6 +75,7 @@ class Workspace:
         code, _, said = bench.command("run", "sts", settings=self.small(bench))
         if code:
             raise RuntimeError(said)
+        (self.folder / MODULES).write_text("".join(f"{name}\n" for name in sorted(sys.modules)))
 
     def extract(self, cache: Path, corpus: Path | None = None, *more: str) -> int:
         """Extract the texts in this process; return the exit code."""
@@ -112,6 +120,25 @@ class Workspace:
     def start_extract(self, cache: Path, before: Any = None) -> Started:
         """Start the extraction of the texts as a process."""
         return Started(lambda: self.extract(cache), before)
+
+
+def preload(names: Path) -> None:
+    """Import the modules that commands import, so that no trial has to; nothing is computed, and no thread begun.
+
+    Args:
+        names: file with the name of one a line.
+    """
+    before = _threads()
+    for name in names.read_text().splitlines():
+        if not name.startswith("__"):
+            with suppress(Exception):  # some are made by others, and cannot be imported by name
+                importlib.import_module(name)
+    if _threads() > before:
+        raise RuntimeError("a module began a thread, which a fork may wait for")
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 def served(cache: Path) -> dict[str, str]:
