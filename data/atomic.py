@@ -159,6 +159,34 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
                 return
 
 
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on a folder, which ends with the process; yield False if another process holds it.
+
+    Nothing is put in the folder, which is created if it does not exist, and removed if it is empty then. Where it
+    cannot be locked, no process is taken to hold it.
+    """
+    with contextlib.ExitStack() as stack:
+        is_free = True
+        try:
+            if not folder.exists():
+                stack.callback(_remove_if_empty, folder)
+                folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:
+            pass
+        yield is_free
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def _is_no_folder(path: Path) -> bool:
     """Return whether something else than a folder is at a path."""
     try:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from permafrost.data.atomic import file_lock, move_into_place, remove_leftovers, temporary_path, write_atomically
+from permafrost.data.atomic import (
+    file_lock,
+    folder_lock,
+    move_into_place,
+    remove_leftovers,
+    temporary_path,
+    write_atomically,
+)
 
 
 def made(path, content):
@@ -117,3 +124,18 @@ def test_a_lock_is_taken_also_while_others_remove_the_empty_folder(tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
+
+
+def test_a_folder_is_held_by_one_and_nothing_is_put_in_it(tmp_path):
+    folder = tmp_path / "a" / "b"
+    with folder_lock(folder) as first, folder_lock(folder) as second:
+        assert (first, second) == (True, False)
+        assert not list(folder.iterdir())
+    assert not folder.exists()
+    folder.mkdir()
+    for _ in range(2):
+        with folder_lock(folder) as again:
+            assert again
+    assert folder.exists()
+    with folder_lock(tmp_path / "file" / "x") as free, folder_lock(Path("/proc/none")) as nowhere:
+        assert (free, nowhere) == (True, True)

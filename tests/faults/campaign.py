@@ -16,7 +16,6 @@ from typing import IO
 from tests.faults.process import Started
 from tests.faults.workspace import Workspace
 
-
 NUMBER = 4
 """Bytes of the number of a trial in the pipe that processes take theirs from; a read of a pipe is not divided."""
 
