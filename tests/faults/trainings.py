@@ -125,18 +125,22 @@ def study_killed(workspace: Workspace, rng: random.Random, folder: Path) -> Outc
 
     A trial is lost if it had ended and is gone; its value is wrong if it is not that of its parameters.
     """
-    kills, note, lost = rng.choice([1, 1, 2]), [], 0
-    for _ in range(kills):
-        before = in_process(partial(_trials, folder)).result or {}
-        at = rng.randrange(400) if rng.random() < 0.5 else -1
+    wanted, kills, longest, lost, note = rng.choice([1, 1, 2]), 0, 1.0, 0, list[str]()
+    while kills < wanted:
+        before = in_process(partial(_trials, folder)).result
+        at = int(rng.uniform(0, longest) * 300) if rng.random() < 0.5 else -1
         started = Started(partial(_search, folder), Injection(folder, at).plant)
         if at < 0:
-            time.sleep(rng.uniform(0.05, 2.0))
+            time.sleep(rng.uniform(0, longest))
             started.kill()
-        note.append(f"at call {at}: {started.wait().code}")
-        lost += len(before.keys() - (in_process(partial(_trials, folder)).result or {}).keys())
-    before = in_process(partial(_trials, folder)).result or {}
-    evaluated = folder / "evaluated"
+        if not started.wait().was_killed:  # it had ended: begin anew, and kill sooner
+            folder, kills, longest = folder / "sooner", 0, longest / 2
+            continue
+        kills += 1
+        note.append(f"killed at call {at}" if at >= 0 else "killed at random")
+        lost += len(before.keys() - in_process(partial(_trials, folder)).result.keys())
+    before = in_process(partial(_trials, folder)).result
+    evaluated = folder / "study-s" / "evaluated"
     began = len(evaluated.read_text().splitlines()) if evaluated.exists() else 0
     ended = in_process(partial(_search, folder))
     after = in_process(partial(_trials, folder)).result
