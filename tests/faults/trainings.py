@@ -77,7 +77,8 @@ def damaged_checkpoint(workspace: Workspace, rng: random.Random, folder: Path) -
         if not ended.is_one_line or not named or command.bench.folder not in named[0].parents:
             return Outcome(False, note=f"{what}: {told(ended)}")
         refused = ", refused"
-        shutil.rmtree(named[0]) if named[0].is_dir() and not named[0].is_symlink() else named[0].unlink()
+        place = command.unfinished if f"delete {command.unfinished}" in ended.said else named[0]  # as it advises
+        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
         ended = in_process(command.work, partial(command.plant, is_drawn=False))
         if ended.code:
             return Outcome(False, note=f"{what}{refused}, removed: {told(ended)}")
