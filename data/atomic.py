@@ -4,6 +4,7 @@ A file or folder is written under a temporary name, synced, then renamed: a read
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import platform
@@ -15,6 +16,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import IO
+
+from permafrost.data.errors import MachineError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -131,18 +135,44 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def open_regular(path: Path, mode: str, buffering: int = -1) -> IO[bytes]:
+    """Open a regular file for bytes; nothing waits for the other end of a pipe, or reads a device.
+
+    Raises:
+        MachineError: it is a folder, a pipe, a device or a link to itself.
+        OSError: it cannot be opened.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        handle = os.open(name, flags | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), name)
+        return handle
+
+    try:
+        return open(path, mode, buffering, opener=opened)
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP):
+            raise MachineError(f"{path} is no regular file; move it away.") from error
+        raise
+
+
 @contextlib.contextmanager
 def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock on the file ``path``; yield whether it is held.
 
     Args:
         wait: wait until another process releases the lock; else yield False if it is taken.
+
+    Raises:
+        MachineError: something else than a regular file is at the path.
     """
     while True:
         with contextlib.ExitStack() as stack:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(path, "ab"))
+                file = stack.enter_context(open_regular(path, "ab"))
             except (FileNotFoundError, FileExistsError):
                 if _is_no_folder(path.parent):
                     raise
@@ -157,6 +187,34 @@ def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
             if _is_at(file.fileno(), path):  # else the process that held it has removed it
                 yield True
                 return
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on a folder, which ends with the process; yield False if another process holds it.
+
+    Nothing is put in the folder, which is created if it does not exist, and removed if it is empty then. Where it
+    cannot be locked, no process is taken to hold it.
+    """
+    with contextlib.ExitStack() as stack:
+        is_free = True
+        try:
+            if not folder.exists():
+                stack.callback(_remove_if_empty, folder)
+                folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:
+            pass
+        yield is_free
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _is_no_folder(path: Path) -> bool:

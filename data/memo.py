@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from permafrost.data.atomic import remove_leftovers, write_atomically
+from permafrost.data.atomic import open_regular, remove_leftovers, write_atomically
 from permafrost.data.digests import digest_of_parts
+from permafrost.data.errors import MachineError
 
 
 class Memo:
@@ -48,11 +49,12 @@ class Memo:
 
     def _entries(self) -> dict[str, str]:
         try:
-            content = json.loads(self.path.read_text("utf-8"))
+            with open_regular(self.path, "rb") as file:
+                content = json.loads(file.read())
             entries: dict[str, str] = content["entries"]
             sound = isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
             return entries if sound and content["checksum"] == _checksum(entries) else {}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, MachineError, ValueError, KeyError, TypeError, RecursionError):
             return {}
 
 

@@ -6,13 +6,14 @@ This is the half of an extraction that runs a model, with torch; what is missing
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from permafrost.data.atomic import folder_lock
 from permafrost.data.errors import MachineError
 from permafrost.data.machine import machine_name, package_version
 from permafrost.data.plan.plan import TOKENS, CapturePlan, Columns, union_of_columns
@@ -65,7 +66,7 @@ class ExtractionJob:
         """
         self._all_texts, self._distribution = all_texts, distribution or Distribution()
         self.runner, self._asked, self._progress, self._advance = runner, asked, progress, advance
-        self._bytes, self._largest = 0, 0.0
+        self._bytes, self._largest, self._is_told = 0, 0.0, False
         self._checked: dict[str, tuple[int, ...]] = {}
         self._read_back = list[Columns]()
 
@@ -105,7 +106,7 @@ class ExtractionJob:
             InputError: a text cannot be used, or the latents exceed ``extract.max_bytes``.
             MachineError: the disk is full, memory is short, or the self-check failed.
         """
-        runner = self.runner
+        runner, is_whole = self.runner, packs is None and self._distribution.share == 1
         characters = any(TOKENS in columns for columns, _ in missing)
         if laid_out and laid_out.texts == texts and (laid_out.tokens.characters is not None or not characters):
             tokens, packs = laid_out.tokens, laid_out.packs
@@ -124,7 +125,8 @@ class ExtractionJob:
             self._check_before_run(check, todo, union_of_columns(columns for columns, _ in missing))
         provenance = _provenance(runner, self._largest, self._asked)
         run_lengths = tokens.run_lengths
-        with self._bar(len(todo), int(run_lengths[todo].sum())) as advance:
+        claim = self._claimed(store) if is_whole else nullcontext()
+        with claim, self._bar(len(todo), int(run_lengths[todo].sum())) as advance:
             for columns, members in missing:
                 tokens_per_text = float(tokens.viewed_lengths[members].mean())
                 read_back = ReadBack(check, columns) if check and columns not in self._read_back else None
@@ -140,6 +142,17 @@ class ExtractionJob:
                     self._read_back.append(columns)
         runner.on_forward = None  # it holds the texts of the block
         return len(todo)
+
+    @contextmanager
+    def _claimed(self, store: LatentStore) -> Iterator[None]:
+        """Say once if another process extracts latents of the same store."""
+        with folder_lock(store.path) as is_free:
+            if not is_free and not self._is_told:
+                self._is_told = True
+                self._progress.note(
+                    f"an equal extraction is under way in another process ({store.path}); this one goes on beside it"
+                )
+            yield
 
     @contextmanager
     def _bar(self, texts: int, tokens: int) -> Iterator[Callable[[int, int], None]]:

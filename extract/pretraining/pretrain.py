@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from permafrost.data.atomic import move_into_place, temporary_path
+from permafrost.data.atomic import move_into_place, remove_leftovers, temporary_path
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.digests import PartsDigest
 from permafrost.data.errors import InputError, MachineError
@@ -222,6 +222,7 @@ def make_language_model(spec: LanguageSpec, vocabulary: Vocabulary) -> "PreTrain
 def _write_model(model: "PreTrainedModel", vocabulary: Vocabulary, result: LanguageModel) -> None:
     """Write the model folder under a temporary name, and rename it."""
     model.config.use_cache = True
+    remove_leftovers(result.folder.parent)
     with temporary_path(result.folder.parent) as temporary:
         model.cpu().save_pretrained(temporary)
         vocabulary.save(temporary)

@@ -50,6 +50,10 @@ def describe_end(error: BaseException) -> tuple[int, str]:
             return 3, f"MachineError: {error.filename or 'disk'}: {error.strerror}; {SAFE}"
         case OSError() if error.errno in (errno.EEXIST, errno.ENOTDIR):  # --runs or extract.cache names a file
             return 2, f"InputError: {error.filename}: a folder is needed here ({error.strerror}); {SAFE}"
+        case OSError() if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return 2, f"InputError: {str(error.filename)[:200]}: {error.strerror}; {SAFE}"
+        case ValueError() if "embedded null byte" in str(error):
+            return 2, "InputError: a path has a zero byte, which no file system allows."
         case typer.Exit():
             return int(error.exit_code), ""
         case _:  # a wrong option or a missing argument, which shows itself; or a bug

@@ -98,6 +98,13 @@ class Experiment:
             InputError: a variant does not fit its corpus, or no variant can be read.
         """
         problems = resolve_problems(variants, self.workspace, joint)
+        holds = self._stack.enter_context(self._unfinished.held())
+        if not holds:
+            self.workspace.unfinished = None
+            self.progress.note(
+                f"an equal run is under way in another process, which holds {self._unfinished.path}; this one goes on "
+                "beside it, and keeps no checkpoints."
+            )
         self._note_unmeasured(problems.values())
         task_recipes = {variant: list(recipe.task_recipes().values()) for variant, recipe in variants.items()}
         try:
@@ -112,13 +119,7 @@ class Experiment:
                     self._left_out[variant] = error
             if len(self._left_out) == len(variants):
                 raise next(iter(self._left_out.values())) from None
-        self._holds = self._stack.enter_context(self._unfinished.held())
-        if not self._holds:
-            self.workspace.unfinished = None
-            self.progress.note(
-                f"{self._unfinished.path} is held by another process that trains with these settings; "
-                "this one keeps no checkpoints."
-            )
+        self._holds = holds  # from here on an error of the recipe would come again
         self._tracking.start()
         self._training_started = time.perf_counter()
         return problems

@@ -16,6 +16,7 @@ from typing import Any
 
 import xxhash
 
+from permafrost.data.atomic import open_regular
 from permafrost.data.errors import MachineError
 
 MARK, END = b',"checksum":"', b'"}'
@@ -37,7 +38,7 @@ class Journal:
         """Checksum of each record read so far, after the empty one before the first record."""
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab"):
+        with open_regular(path, "ab"):
             pass
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -46,7 +47,7 @@ class Journal:
         Raises:
             MachineError: the records could not be written (earlier ones are safe), or a line of the file is damaged.
         """
-        with open(self._path, "r+b", buffering=0) as file:
+        with open_regular(self._path, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._read(file, len(self._ends) - 1)
             lines, end = b"", self._ends[-1]
@@ -77,7 +78,7 @@ class Journal:
         Raises:
             MachineError: a line differs from what was written.
         """
-        with open(self._path, "rb") as file:
+        with open_regular(self._path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             records = self._read(file, log_number_from)
         yield from records

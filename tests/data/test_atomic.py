@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from permafrost.data.atomic import file_lock, move_into_place, remove_leftovers, temporary_path, write_atomically
+from permafrost.data.atomic import (
+    file_lock,
+    folder_lock,
+    move_into_place,
+    open_regular,
+    remove_leftovers,
+    temporary_path,
+    write_atomically,
+)
+from permafrost.data.errors import MachineError
+from permafrost.data.memo import Memo
 
 
 def made(path, content):
@@ -117,3 +127,37 @@ def test_a_lock_is_taken_also_while_others_remove_the_empty_folder(tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
+
+
+def test_a_folder_is_held_by_one_and_nothing_is_put_in_it(tmp_path):
+    folder = tmp_path / "a" / "b"
+    with folder_lock(folder) as first, folder_lock(folder) as second:
+        assert (first, second) == (True, False)
+        assert not list(folder.iterdir())
+    assert not folder.exists()
+    folder.mkdir()
+    for _ in range(2):
+        with folder_lock(folder) as again:
+            assert again
+    assert folder.exists()
+    with folder_lock(tmp_path / "file" / "x") as free, folder_lock(Path("/proc/none")) as nowhere:
+        assert (free, nowhere) == (True, True)
+
+
+@pytest.mark.parametrize("mode", ["rb", "ab", "r+b"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "device"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, mode, kind):
+    path = tmp_path / "it"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if kind == "loop" else "/dev/zero")
+    with pytest.raises(MachineError, match=f"{path} is no regular file"):
+        open_regular(path, mode)
+    with pytest.raises(MachineError, match="no regular file"), file_lock(path):
+        pass
+    memo = Memo(path)
+    if kind != "folder":
+        assert memo.get("key", lambda: "value") == memo.read("key") == "value"

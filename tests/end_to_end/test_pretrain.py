@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from permafrost import api
+from permafrost.data import atomic
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError
@@ -106,6 +107,15 @@ def test_a_run_that_a_kill_left_out_is_written_by_the_next_call_and_once(bench, 
     other = api.pretrain("gpt-small", small(bench), bench.runs)  # what is told of is a model that lay there before
     assert other.path == bench.runs / "gpt-small-pretraining-2"
     assert api.pretrain("gpt-small", small(bench), bench.runs).path is None
+
+
+def test_the_unfinished_folder_of_a_killed_pretraining_goes_with_the_next(bench, figureless):
+    models = bench.folder / "cache" / "models"
+    left = models / f".{'0' * 32}.999999999-1@{atomic._host()}.tmp"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"large")
+    api.pretrain("gpt-small", small(bench), bench.runs)
+    assert [path.name for path in models.iterdir()] == ["gpt-small"]
 
 
 def test_extract_pretrains_and_writes_no_run_which_the_next_command_does(bench, figureless, monkeypatch):

@@ -15,9 +15,11 @@ from permafrost.cli.exit_codes import run_guarded
 from permafrost.cli.main import app
 from permafrost.data.errors import InputError
 from permafrost.data.progress import NoProgress
+from permafrost.data.spec import SpecError
 from permafrost.extract.backbones import load
 from permafrost.probes.config.load import load_recipe
 from permafrost.probes.training.resume import UnfinishedTrainings
+from permafrost.probes.variants.workspace import Workspace
 from permafrost.user_data import DataArguments, load_with_data
 from tests.support.bench import Bench, pairs, write
 from tests.support.models.backbones import WORDS, byte_tokenizer, save_tokenizer
@@ -198,10 +200,27 @@ def test_two_runs_with_the_same_settings_at_once_leave_each_other_alone(bench):
         (first.path / "theirs.safetensors").write_bytes(b"hours of training")
         code, _, err = bench.command("run", "pairs", settings=settings)
         assert code == 0
-        assert f"{first.path} is held by another process" in err
+        assert f"an equal run is under way in another process, which holds {first.path}" in err
         assert [path.name for path in first.path.iterdir()] == ["theirs.safetensors"]
     first.remove()
     assert not first.path.parent.exists()
+
+
+def test_a_run_holds_its_checkpoints_from_before_its_extraction(bench, monkeypatch):
+    settings = bench.of_pairs("train.epochs=1", "plan.views=mean", "plan.layers=-1")
+    name, recipe = load_with_data(load_recipe, "pairs", settings, DataArguments())
+    held = []
+
+    def prepare(workspace, recipes):
+        with UnfinishedTrainings.of(bench.runs, name, recipe, NoProgress()).held() as free:
+            held.append(not free)
+        raise SpecError("stopped")
+
+    monkeypatch.setattr(Workspace, "prepare", prepare)
+    with pytest.raises(SpecError, match="stopped"):
+        api.run("pairs", settings, bench.runs)
+    assert held
+    assert all(held)
 
 
 WORDS_ONLY = {

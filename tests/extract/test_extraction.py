@@ -16,6 +16,7 @@ from permafrost.data import atomic
 from permafrost.data.errors import MachineError
 from permafrost.data.latents import maintenance
 from permafrost.data.plan.plan import VIEWS, CapturePlan, ExtractSpec
+from permafrost.data.progress import NoProgress
 from permafrost.data.store.errors import StoreError
 from permafrost.data.store.keys import text_keys
 from permafrost.data.store.store import LatentStore
@@ -26,6 +27,14 @@ from permafrost.extract.extractor import Extractor
 from tests.support.models.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
+
+
+class Lines(NoProgress):
+    def __init__(self) -> None:
+        self.notes = list[str]()
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 @pytest.fixture
@@ -49,6 +58,17 @@ def test_a_second_run_runs_nothing_and_new_texts_run_alone(plan, texts, tmp_path
     assert (first.texts_run, extract(plan, texts[:30], settings(tmp_path)).texts_run) == (30, 0)
     grown = extract(plan, texts, settings(tmp_path))
     assert grown.texts_run == len(texts) - 30
+
+
+def test_a_second_equal_extraction_says_that_one_is_under_way_and_goes_on(plan, texts, tmp_path):
+    first = extract(plan, texts[:5], settings(tmp_path))
+    lines = Lines()
+    with atomic.folder_lock(first.store.path):
+        assert extract(plan, texts[:9], settings(tmp_path), lines).texts_run == 4
+    (line,) = [line for line in lines.notes if "under way" in line]
+    assert str(first.store.path) in line
+    extract(plan, texts, settings(tmp_path), lines)
+    assert sum("under way" in line for line in lines.notes) == 1
 
 
 def test_what_a_killed_run_has_left_goes_with_the_next(plan, texts, tmp_path):

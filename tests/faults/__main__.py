@@ -1,14 +1,15 @@
 """The campaign from the command line: trials until all are done or the time is up, then the table."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from benchmarks.machine import describe
-from tests.faults import damaged, hostile, interrupted, planted
+from tests.faults import damaged, hostile, interrupted, planted, trainings
 from tests.faults.campaign import Campaign, Line
 
-FAULTS = (*interrupted.FAULTS, *damaged.FAULTS, *hostile.FAULTS, *planted.FAULTS)
+FAULTS = (*interrupted.FAULTS, *trainings.FAULTS, *damaged.FAULTS, *hostile.FAULTS, *planted.FAULTS)
 
 
 def show(table: list[Line]) -> None:
@@ -26,9 +27,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path(".faults"), help="where trials are remembered")
     parser.add_argument("--only", default="", help="faults whose name contains it")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trials at once")
     options = parser.parse_args()
-    campaign = Campaign([fault for fault in FAULTS if options.only in fault.name], options.folder, options.seed)
-    for name, number, outcome in campaign.run(options.seconds, options.share):
+    faults = [fault for fault in FAULTS if options.only in fault.name]
+    if not interrupted.can_mount():
+        print(f"left out, as nothing can be mounted here: {interrupted.SMALL_DISK}", file=sys.stderr)
+        faults = [fault for fault in faults if fault.name != interrupted.SMALL_DISK]
+    campaign = Campaign(faults, options.folder, options.seed)
+    for name, number, outcome in campaign.run(options.seconds, options.share, options.processes):
         if not outcome.held or outcome.lost or outcome.wrong:
             print(f"not held: {name}, trial {number}: {outcome.note}", file=sys.stderr, flush=True)
     print(describe("cpu"))

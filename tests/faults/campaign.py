@@ -1,16 +1,23 @@
 """The campaign: trials of every kind of fault, seeded and resumable, and the table of what was held."""
 
 import json
+import os
 import random
 import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO
 
+from tests.faults.process import Started
 from tests.faults.workspace import Workspace
+
+NUMBER = 4
+"""Bytes of the number of a trial in the pipe that processes take theirs from; a read of a pipe is not divided."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +77,57 @@ class Campaign:
             if line["fault"] in self.done:
                 self.done[line["fault"]][line["number"]] = Outcome(**line["outcome"])
 
-    def run(self, seconds: float, share: float = 1.0) -> Iterator[tuple[str, int, Outcome]]:
+    def run(self, seconds: float, share: float = 1.0, processes: int = 1) -> Iterator[tuple[str, int, Outcome]]:
         """Yield trials as they are done, kinds in turn, until all are, or the time is up.
 
         Args:
             share: of the trials of a whole campaign.
+            processes: how many trials are done at once.
+
+        Raises:
+            RuntimeError: a process that does trials has failed.
         """
         end = time.monotonic() + seconds
-        with Workspace.made(self._folder / "workspace") as workspace:
-            for name, number in self._order(share):
-                if time.monotonic() > end:
-                    return
-                if number not in self.done[name]:
-                    outcome = self.attempt(workspace, name, number)
-                    self.done[name][number] = outcome
-                    with self._log.open("a") as log:
-                        log.write(json.dumps({"fault": name, "number": number, "outcome": asdict(outcome)}) + "\n")
-                    yield name, number, outcome
+        left = [(name, number) for name, number in self._order(share) if number not in self.done[name]]
+        with Workspace.made(self._folder / "workspace") as workspace, self._log.open("ab+", buffering=0) as log:
+            log.seek(0, os.SEEK_END)
+            numbers, put = os.pipe()
+            os.write(put, b"".join(place.to_bytes(NUMBER) for place in range(len(left))))
+            os.close(put)
+            parent = os.getpid()
+            work = partial(self._work, workspace, left, numbers, end, parent)
+            workers = [Started(work) for _ in range(processes)]
+            os.close(numbers)
+            try:
+                while True:
+                    are_running = any(worker.is_running for worker in workers)
+                    yield from self._new(log)
+                    if not are_running:
+                        break
+                    time.sleep(0.05)
+            finally:
+                for worker in workers:
+                    worker.kill()
+            if failed := [ended.said for ended in [worker.wait() for worker in workers] if ended.code]:
+                raise RuntimeError(failed[0])
+
+    def _work(
+        self, workspace: Workspace, left: Sequence[tuple[str, int]], numbers: int, end: float, parent: int
+    ) -> None:
+        """Do one trial after the other, of those that no other process has taken, and log each as a line."""
+        while time.monotonic() < end and os.getppid() == parent and (place := os.read(numbers, NUMBER)):
+            name, number = left[int.from_bytes(place)]
+            began = time.monotonic()
+            outcome = self.attempt(workspace, name, number)
+            seconds = round(time.monotonic() - began, 2)
+            line = {"fault": name, "number": number, "outcome": asdict(outcome), "seconds": seconds}
+            with self._log.open("ab", buffering=0) as log:
+                log.write(json.dumps(line).encode() + b"\n")
+
+    def _new(self, log: IO[bytes]) -> Iterator[tuple[str, int, Outcome]]:
+        for line in map(json.loads, log.read().splitlines()):
+            outcome = self.done[line["fault"]][line["number"]] = Outcome(**line["outcome"])
+            yield line["fault"], line["number"], outcome
 
     def attempt(self, workspace: Workspace, name: str, number: int) -> Outcome:
         """Do one trial; what it raises is a trial that did not hold."""

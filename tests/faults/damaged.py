@@ -11,7 +11,7 @@ from permafrost.data.errors import PermafrostError
 from permafrost.data.progress import NoProgress
 from permafrost.probes.search.journal import Journal
 from tests.faults.campaign import Fault, Outcome
-from tests.faults.process import in_process, run_command
+from tests.faults.process import Ended, in_process, run_command
 from tests.faults.workspace import Workspace, compared, told
 from tests.support.damage import attempted, loaded
 from tests.support.studies import search
@@ -109,7 +109,7 @@ def damaged_run(workspace: Workspace, rng: random.Random, folder: Path) -> Outco
     """Damage a file of a run; its answers and its tables are the same, or it is refused by name."""
     from tests.end_to_end.test_flipped_bits import reported
 
-    source = next(path for path in (workspace.folder / "bench" / "runs").iterdir() if path.name.startswith("sts"))
+    source = workspace.run
     run = Path(shutil.copytree(source, folder / source.name))
     files = [path for path in sorted(run.rglob("*")) if path.is_file() and path.stat().st_size]
     chosen = rng.choice([path for path in files if path.suffix != ".svg"] or files)
@@ -121,6 +121,31 @@ def damaged_run(workspace: Workspace, rng: random.Random, folder: Path) -> Outco
             return Outcome(False, 0, 0, f"{note}: {told(ended)} {ended.result}")
         wrong += ended.result["value"] not in (None, expected.result["value"])
     return Outcome(not wrong, 0, wrong, note)
+
+
+def flipped_metrics(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+    """Turn a bit of metrics.csv: ``report`` and a comparison refuse it by name, and draw nothing."""
+    run = Path(shutil.copytree(workspace.run, folder / workspace.run.name))
+    (run / "report.html").unlink()
+    note = flip_a_bit(run / "metrics.csv", rng)
+    page, others = folder / "comparison.html", [run, workspace.run]
+    words = rng.choice([("report", run), ("report", *others, "--out", page)])
+    ended = in_process(partial(run_command, *words))
+    wrong = int((run / "report.html").exists() or page.exists())
+    return _refused_by_name(ended, "metrics.csv", note, wrong)
+
+
+def flipped_probe(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+    """Turn a bit of probe.safetensors: ``predict`` refuses it by name, and answers nothing."""
+    run = Path(shutil.copytree(workspace.run, folder / workspace.run.name))
+    note = flip_a_bit(run / "probe.safetensors", rng)
+    ended = in_process(partial(run_command, "predict", run, "the dog runs", "a cat sleeps", "--json"))
+    return _refused_by_name(ended, "probe.safetensors", note, int("prediction" in ended.said or ended.code == 0))
+
+
+def _refused_by_name(ended: Ended, name: str, note: str, wrong: int) -> Outcome:
+    held = ended.is_one_line and ended.code == 3 and name in ended.said and not wrong
+    return Outcome(held, 0, wrong, f"{note}: {ended.code} {told(ended)}")
 
 
 def _read(read: Callable[[Path], str], folder: Path) -> dict[str, object]:
@@ -165,5 +190,7 @@ def _journal(seed: int, folder: Path) -> dict[str, object]:
 FAULTS = (
     Fault("damaged shards", 300, damaged_shard),
     Fault("damaged run folders", 150, damaged_run),
+    Fault("bits flipped in metrics.csv, then report", 60, flipped_metrics),
+    Fault("bits flipped in probe.safetensors, then predict", 60, flipped_probe),
     Fault("damaged journals of studies", 150, damaged_journal),
 )

@@ -3,24 +3,29 @@
 import json
 import os
 import random
+import shutil
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
+from itertools import count
 from pathlib import Path
 
 from tests.faults.campaign import Fault, Outcome
-from tests.faults.injection import REFUSALS, Injection, counted
-from tests.faults.process import Started, in_process
+from tests.faults.process import REFUSALS, Injection, in_process, kill, refuse
 from tests.faults.workspace import Workspace, compared, told
-from tests.support.bench import Bench
+
+YEAR = 365.25 * 86400
+
+SMALL_DISK = "a full disk in memory (tmpfs), which is then made larger"
 
 
 def killed_at_a_call(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
     """Kill an extraction just before one of the calls that change files, or that sync them, or just after it."""
     cache = workspace.cache(folder)
-    at = rng.randrange(_points_of_extract(workspace, folder))
+    at = rng.randrange(_points(workspace))
     return _interrupted(workspace, cache, Injection(cache, at), f"killed at call {at}")
 
 
@@ -55,37 +60,75 @@ def _wait_for_a_shard(cache: Path, before: int, longest: float) -> None:
 def refused_a_call(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
     """Let one of those calls, or all from one on, fail as on a full or broken disk or without permission."""
     cache = workspace.cache(folder)
-    at, refusal, lasting = (
-        rng.randrange(_points_of_extract(workspace, folder)),
-        rng.choice(REFUSALS),
-        rng.random() < 0.5,
-    )
+    at, refusal, lasting = rng.randrange(_points(workspace)), rng.choice(REFUSALS), rng.random() < 0.5
     what = f"{os.strerror(refusal)} at call {at}{' and all later ones' if lasting else ''}"
-    return _interrupted(workspace, cache, Injection(cache, at, refusal, lasting), what)
+    return _interrupted(workspace, cache, Injection(cache, at, partial(refuse, refusal), lasting), what)
 
 
-def run_killed_at_a_call(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
-    """Kill a run of stage two at such a call; run again, it gives the same tables."""
-    bench = Bench(folder / "bench", workspace.backbone)
-    words = workspace.small(bench)
-    work = partial(_run, bench, words)
-    at = rng.randrange(_points_of_run(workspace, folder))
-    ended = Started(work, Injection(bench.folder, at).plant).wait()
-    again = in_process(work)
-    if again.code:
-        return Outcome(False, note=f"killed at call {at}: then {told(again)}")
-    runs = sorted(path for path in bench.runs.iterdir() if not path.name.startswith("."))
-    reference = workspace.folder / "bench" / "runs"
-    whole = next(path for path in reference.iterdir() if path.name.startswith("sts"))
-    wrong = 0
-    for run in runs:
-        for name in ("metrics.csv", "predictions.csv"):
-            wrong += (run / name).read_bytes() != (whole / name).read_bytes()
-    left = [path.name for path in bench.runs.iterdir() if path.name.startswith(".") and path.name.endswith(".tmp")]
-    held = ended.was_killed and not wrong and not left and len(runs) in (1, 2)  # it may have been whole already
+def folder_vanishes(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+    """Remove the cache, or a folder in it, while an extraction runs; what is gone runs again."""
+    cache, at = workspace.cache(folder), rng.randrange(_points(workspace))
+    is_store = rng.random() < 0.5
+
+    def vanish(path: str) -> None:
+        stores = [path.parent for path in cache.rglob("*.h5")]
+        shutil.rmtree(stores[0] if is_store and stores else cache, ignore_errors=True)
+
+    what = f"{'store' if is_store else 'cache'} removed at call {at}"
+    return _interrupted(workspace, cache, Injection(cache, at, vanish), what)
+
+
+def clock_jumps(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+    """Let the clock jump by years while an extraction runs, which may be killed; then change the times of all files."""
+    cache, at = workspace.cache(folder), rng.choice([-1, rng.randrange(_points(workspace))])
+    jumps = [rng.uniform(-10, 10) * YEAR for _ in range(7)]
+    injection = Injection(cache, at)
+
+    def before() -> None:
+        real, turn = time.time, count()
+        time.time = lambda: max(0.0, real() + jumps[next(turn) % len(jumps)])
+        injection.plant()
+
+    ended = workspace.start_extract(cache, before).wait()
+    for path in cache.rglob("*"):
+        moment = max(0.0, time.time() + rng.choice(jumps))
+        os.utime(path, (moment, moment))
+    outcome = _finished(workspace, cache, f"clock jumps, killed at call {at}")
+    told_well = ended.was_killed if at >= 0 else ended.code == 0
+    return Outcome(outcome.held and told_well, outcome.lost, outcome.wrong, f"{outcome.note} {told(ended)}")
+
+
+def disk_is_small(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+    """Extract on a real disk in memory that is too small, then make it larger."""
+    disk, pages = folder / "disk", rng.randrange(4, 160)
+    disk.mkdir()
+    _mount("-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", disk)
+    try:
+        cache = disk / "cache"
+        ended = workspace.start_extract(cache).wait()
+        _mount("-o", "remount,size=64m", disk)
+        outcome = _finished(workspace, cache, f"disk of {4 * pages} kB")
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    told_well = ended.code == 0 or ended.is_one_line
     return Outcome(
-        held, 0, wrong, f"killed at call {at} ({ended.code}); runs {[run.name for run in runs]}, left {left}"
+        outcome.held and told_well, outcome.lost, outcome.wrong, f"{outcome.note} {ended.code} {told(ended)}"
     )
+
+
+def _mount(*words: str | Path) -> None:
+    subprocess.run(["mount", *words], check=True, capture_output=True)
+
+
+def can_mount() -> bool:
+    """Return whether this process may mount a disk in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", folder)
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        subprocess.run(["umount", folder], check=True)
+        return True
 
 
 def several_at_once(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
@@ -101,55 +144,13 @@ def several_at_once(workspace: Workspace, rng: random.Random, folder: Path) -> O
     return Outcome(outcome.held and not bad, outcome.lost, outcome.wrong, f"{outcome.note} {bad}")
 
 
-def equal_runs_at_once(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
-    """Start three equal runs: each finishes, or says that one is under way; none removes what another writes."""
-    bench = Bench(folder / "bench", workspace.backbone)
-    words = workspace.small(bench)
-    work = partial(_run, bench, words)
-    started = []
-    for _ in range(3):
-        started.append(Started(work))
-        time.sleep(rng.uniform(0, 0.5))
-    ended = [one.wait() for one in started]
-    finished = [one for one in ended if not one.code]
-    refused = [one for one in ended if one.code in (2, 3) and "under way" in one.said]
-    runs = [path for path in bench.runs.iterdir() if not path.name.startswith(".") and path.name != "unfinished"]
-    whole = all((run / "metrics.csv").exists() for run in runs)
-    held = bool(finished) and len(finished) + len(refused) == 3 and len(runs) == len(finished) and whole
-    others = [told(one) for one in ended if one not in finished and one not in refused]
-    return Outcome(held, note=f"{len(finished)} finished, {len(refused)} refused, {len(runs)} runs, others {others}")
-
-
-def _run(bench: Bench, words: list[str]) -> int:
-    code, _, said = bench.command("run", "sts", settings=words)
-    print(said)
-    return code
-
-
-def _points_of_extract(workspace: Workspace, folder: Path) -> int:
-    """Return the number of calls of an extraction that change files; counted once."""
-    cache = folder / "counted" / "cache"
-    return _points(workspace, "extract", cache, lambda: workspace.extract(workspace.cache(cache.parent)))
-
-
-def _points_of_run(workspace: Workspace, folder: Path) -> int:
-    """Return the number of calls of a run that change files; counted once."""
-    bench = Bench(folder / "counted", workspace.backbone)
-    return _points(workspace, "run", bench.folder, lambda: _run(bench, workspace.small(bench)))
-
-
-def _points(workspace: Workspace, name: str, folder: Path, work: Callable[[], int]) -> int:
-    known = workspace.folder / f"points-{name}.json"
-    if not known.exists():
-        ended = in_process(lambda: counted(folder, work))
-        assert ended.result, ended.said
-        known.write_text(json.dumps(ended.result))
-    return len(json.loads(known.read_text()))
+def _points(workspace: Workspace) -> int:
+    return len(json.loads(workspace.points("extract").read_text()))
 
 
 def _interrupted(workspace: Workspace, cache: Path, injection: Injection, what: str) -> Outcome:
     ended = workspace.start_extract(cache, injection.plant).wait()
-    told_well = ended.was_killed if not injection.refusal else ended.code == 0 or ended.is_one_line
+    told_well = ended.was_killed if injection.fault is kill else ended.code == 0 or ended.is_one_line
     outcome = _finished(workspace, cache, what)
     note = outcome.note if told_well else f"{what}: {told(ended)}"
     return Outcome(outcome.held and told_well, outcome.lost, outcome.wrong, note)
@@ -185,8 +186,9 @@ def _texts_run(workspace: Workspace, cache: Path) -> int:
 FAULTS = (
     Fault("kill -9 at a call that changes files, in extract", 120, killed_at_a_call),
     Fault("kill -9 at random, in extract", 100, killed_at_random),
-    Fault("kill -9 at a call that changes files, in run", 80, run_killed_at_a_call),
     Fault("full or broken disk, no permission, at such a call", 80, refused_a_call),
+    Fault("folders that vanish while extract runs", 30, folder_vanishes),
+    Fault("clocks that jump and files of other times, in extract", 30, clock_jumps),
+    Fault(SMALL_DISK, 30, disk_is_small),
     Fault("three equal extractions at once", 12, several_at_once),
-    Fault("three equal runs at once", 12, equal_runs_at_once),
 )

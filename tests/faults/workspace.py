@@ -1,11 +1,14 @@
 """What trials share: a tiny backbone, texts, and what runs without a fault give; made once, in a folder."""
 
+import importlib
 import json
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from permafrost.data.plan.plan import TOKENS
-from tests.faults.process import Ended, Started, in_process, run_command
-from tests.support.bench import Bench
+from tests.faults.process import Ended, Started, counted, in_process, run_command
 from tests.support.models.backbones import WORDS, tiny_folder
 
 TEXTS = 120
 VIEWS = "mean,tokens"
 REMEMBERED = ("digests.json", "architectures.json")
 """Files of a cache that remember what was proven of a backbone, which takes longer than a run."""
+
+MODULES = "modules.txt"
+"""File with the names of the modules that commands import."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,22 @@ class Workspace:
             folder.mkdir(parents=True)
             if (ended := in_process(workspace._make, limit=600)).code:
                 raise RuntimeError(ended.said)
+            for name in ("extract", "run", "pretrain"):
+                if (ended := in_process(partial(workspace._count, name))).code:
+                    raise RuntimeError(ended.said)
             (folder / "made").touch()
+        preload(folder / MODULES)
         yield workspace
 
     @property
     def backbone(self) -> Path:
         """Folder of a tiny BERT with random weights."""
         return self.folder / "bert"
+
+    @property
+    def run(self) -> Path:
+        """Folder of a finished run."""
+        return self.folder / "run" / "bench" / "runs" / "sts-1"
 
     @property
     def corpus(self) -> Path:
@@ -58,16 +72,38 @@ class Workspace:
         return self.corpus.read_text().splitlines()
 
     def _make(self) -> None:
+        from tests.faults.runs import COMMANDS
+
         tiny_folder("bert", self.backbone)
         rng = np.random.default_rng(0)
         texts = {" ".join(rng.choice(WORDS, rng.integers(3, 14))): None for _ in range(2 * TEXTS)}
         self.corpus.write_text("".join(f"{text}\n" for text in [*texts][:TEXTS]))
         if code := self.extract(self.folder / "reference"):
             raise RuntimeError(f"extract ended with {code}")
-        bench = Bench(self.folder / "bench", self.backbone)
-        code, _, said = bench.command("run", "sts", settings=self.small(bench))
-        if code:
-            raise RuntimeError(said)
+        for command in COMMANDS:
+            made = command(self, self.folder / command.name)
+            made.plant()
+            if code := made.work():
+                raise RuntimeError(f"{command.name} ended with {code}")
+        (self.folder / MODULES).write_text("".join(f"{name}\n" for name in sorted(sys.modules)))
+
+    def _count(self, name: str) -> None:
+        """Write the calls of a command at which a fault can be planted."""
+        from tests.faults.runs import COMMANDS
+
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            kinds = {command.name: command for command in COMMANDS}
+            if name in kinds:
+                command = kinds[name](self, Path(folder))
+                calls = counted(command.bench.folder, command.work)
+            else:
+                cache = self.cache(Path(folder))
+                calls = counted(cache, lambda: self.extract(cache))
+        self.points(name).write_text(json.dumps(calls))
+
+    def points(self, name: str) -> Path:
+        """File with the calls of a command that change files."""
+        return self.folder / f"points-{name}.json"
 
     def extract(self, cache: Path, corpus: Path | None = None, *more: str) -> int:
         """Extract the texts in this process; return the exit code."""
@@ -94,11 +130,6 @@ class Workspace:
         """Return a copy of the cache with all texts."""
         return Path(shutil.copytree(self.folder / "reference", folder / "cache"))
 
-    @staticmethod
-    def small(bench: Bench) -> list[str]:
-        """Settings of a run that takes a second."""
-        return bench.of_pairs("corpus.target=score", "corpus.name=", "train.epochs=1", "variants=[]")
-
     @cached_property
     def reference(self) -> dict[str, str]:
         """Key of each text -> digest of its latents, of a run without a fault."""
@@ -112,6 +143,25 @@ class Workspace:
     def start_extract(self, cache: Path, before: Any = None) -> Started:
         """Start the extraction of the texts as a process."""
         return Started(lambda: self.extract(cache), before)
+
+
+def preload(names: Path) -> None:
+    """Import the modules that commands import, so that no trial has to; nothing is computed, and no thread begun.
+
+    Args:
+        names: file with the name of one a line.
+    """
+    before = _threads()
+    for name in names.read_text().splitlines():
+        if not name.startswith("__"):
+            with suppress(Exception):  # some are made by others, and cannot be imported by name
+                importlib.import_module(name)
+    if _threads() > before:
+        raise RuntimeError("a module began a thread, which a fork may wait for")
+
+
+def _threads() -> int:
+    return len([*Path("/proc/self/task").iterdir()])
 
 
 def served(cache: Path) -> dict[str, str]:
