@@ -96,12 +96,13 @@ def on_fastest_road(runner: BackboneRunner) -> BackboneRunner:
             something is wrong with the code and not with the backbone.
     """
     rows = has_kernel(runner.backbone.device, runner.backbone.dtype) and not runner.backbone.spread
+    subject = _proof_key(runner)
 
     def choose() -> str:
         failures = []
         for road in candidate_roads(runner.source.architecture, rows):
             try:
-                _prove_on_twin(replace(runner, road=road))
+                _prove_on_twin(replace(runner, road=road), subject)
             except SelfCheckError as error:
                 failures.append(f"{road}: {error.reason}")
                 _prove_control(replace(runner, road=road))
@@ -109,7 +110,7 @@ def on_fastest_road(runner: BackboneRunner) -> BackboneRunner:
                 return road.value
         raise SelfCheckError(f"'{runner.source.name}' allows no way to run texts together ({'; '.join(failures)})")
 
-    key = f"road {f'with {Road.ROWS} ' * rows}{_proof_key(runner)}"
+    key = f"road {f'with {Road.ROWS} ' * rows}{subject}"
     return replace(runner, road=Road(Memo(local_cache(runner.spec.cache) / MEMO).get(key, choose)))
 
 
@@ -139,7 +140,7 @@ def prove_structure(runner: BackboneRunner, tokens: TokenBatch, run_tokens: int)
         SelfCheckError: they have not.
     """
     backbone = runner.backbone
-    _prove_on_twin(runner)
+    _prove_on_twin(runner, _proof_key(runner))
     cost = COPY_TOKENS.get((backbone.device.type, runner.identity.compute_dtype), COPY_TOKENS_ELSEWHERE)
     copy_bytes = backbone.parameter_count * (8 + backbone.dtype.itemsize)
     affordable = cost <= COPY_SHARE * run_tokens and copy_bytes <= free_memory(backbone.device) / 2
@@ -148,15 +149,15 @@ def prove_structure(runner: BackboneRunner, tokens: TokenBatch, run_tokens: int)
         _prove_on(runner, make_copy(backbone), ids[evenly_spaced(np.arange(len(ids)), VOCABULARY)])
 
 
-def _prove_on_twin(runner: BackboneRunner) -> None:
-    """Show it on a small twin, unless it was shown before."""
+def _prove_on_twin(runner: BackboneRunner, subject: str) -> None:
+    """Show it on a small twin, unless it was shown before of the same ``subject``."""
 
     def prove() -> str:
         small = make_twin(runner.backbone)
         return f"{_prove_on(runner, small, _ids_of(small)):.1e}"
 
-    subject = f"structure{' in windows' * (runner.plan.overlap != NO_WINDOWS)}"
-    Memo(local_cache(runner.spec.cache) / MEMO).get(f"{subject} {runner.road} {_proof_key(runner)}", prove)
+    what = f"structure{' in windows' * (runner.plan.overlap != NO_WINDOWS)}"
+    Memo(local_cache(runner.spec.cache) / MEMO).get(f"{what} {runner.road} {subject}", prove)
 
 
 def _prove_control(runner: BackboneRunner) -> None:

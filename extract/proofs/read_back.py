@@ -6,6 +6,7 @@ counts only once the check has passed, so an interrupted check leaves no shard.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permafrost.data.plan.plan import TOKENS, Columns
-from permafrost.data.ragged import TokenLatents, offsets_from_lengths
+from permafrost.data.ragged import Counts, TokenLatents, concatenate_ranges, offsets_from_lengths
 from permafrost.data.store.encoding import decode
 from permafrost.data.store.int8 import largest_errors
 from permafrost.data.store.keys import text_keys
@@ -34,16 +35,41 @@ WATCHED_TEXTS, READ_TEXTS = 8, 2
 """Texts of each forward pass that are watched, and least number of those that are compared with the reference."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Latents:
+    """Latents of some texts."""
+
+    texts: Counts
+    """``[text]``: indices of the texts."""
+
+    offsets: Counts
+    """``[text + 1]``: text ``i`` has the tokens ``offsets[i]:offsets[i + 1]``, of those that the views see."""
+
+    by_view: Mapping[str, NDArray[Any]]
+    """View -> ``[layer, text, width]``; of ``tokens``, ``[layer, token, width]``."""
+
+    def select(self, places: Counts) -> "_Latents":
+        """Return copies of the latents of the texts in some places."""
+        lengths = np.diff(self.offsets)[places]
+        tokens = concatenate_ranges(self.offsets[places], lengths) if TOKENS in self.by_view else places
+        by_view = {view: values.take(tokens if view == TOKENS else places, 1) for view, values in self.by_view.items()}
+        return _Latents(self.texts[places], offsets_from_lengths(lengths), by_view)
+
+    def of_text(self, place: int, view: str) -> NDArray[Any]:
+        """Return those of one text and view, ``[layer, width]``; of ``tokens``, ``[layer, token, width]``."""
+        return self.by_view[view][:, slice(*self.offsets[place : place + 2]) if view == TOKENS else place]
+
+
 class ReadBack:
     """Watcher of a run until its first shard is written, which then reads the shard before it counts."""
 
     def __init__(self, check: SelfCheck, columns: Columns) -> None:
         self._check, self._columns = check, columns
-        self._members: list[NDArray[np.int64]] = []
-        self._watched: dict[int, dict[str, NDArray[Any]]] = {}
+        self._members: list[Counts] = []
+        self._watched: list[_Latents] = []
         self._done = False
 
-    def watch(self, members: NDArray[np.int64], captured: Mapping[str, NDArray[Any]]) -> None:
+    def watch(self, members: Counts, captured: Mapping[str, NDArray[Any]]) -> None:
         """Keep the latents of some texts of a forward pass until the shard is read back.
 
         Args:
@@ -53,14 +79,10 @@ class ReadBack:
         if self._done:
             return
         self._members.append(members)
-        texts = members.tolist()
-        ends = offsets_from_lengths(self._check.tokens.viewed_lengths[members]) if TOKENS in captured else None
-        known = [number for number, text in enumerate(texts) if text in self._check.known_states]
-        for number in {*known, *evenly_spaced(range(len(texts)), WATCHED_TEXTS)}:
-            self._watched[texts[number]] = {
-                view: values[:, number if ends is None or view != TOKENS else slice(*ends[number : number + 2])].copy()
-                for view, values in captured.items()
-            }
+        known = np.flatnonzero(np.isin(members, list(self._check.known_states)))
+        chosen = np.union1d(known, evenly_spaced(np.arange(len(members)), WATCHED_TEXTS))
+        ends = offsets_from_lengths(self._check.tokens.viewed_lengths[members])
+        self._watched.append(_Latents(members, ends, captured).select(chosen))
 
     def compare_returned(self, latents: Mapping[str, Any]) -> None:
         """Compare latents that are returned in the order of the texts, and not stored, with those watched.
@@ -71,13 +93,17 @@ class ReadBack:
         Raises:
             SelfCheckError: a text has the latents of another.
         """
-        for text, captured in self._watched.items():
-            for view, expected in captured.items():
-                token_latents = latents[view].select(np.array([text])) if view == TOKENS else None
-                values = token_latents.states if token_latents else latents[view][:, text]
-                equal = np.array_equal(values, decode(self._encode(expected)))
-                if not equal or (token_latents and not self._are_tokens_of(np.array([text]), token_latents)):
-                    raise SelfCheckError(f"text {quote_text(self._check.texts[text])} is given the latents of another")
+        watched = _join(self._watched)
+        for view in watched.by_view:
+            if view == TOKENS:
+                tokens = latents[TOKENS].select(watched.texts)
+                if not self._are_tokens_of(watched.texts, tokens):
+                    raise SelfCheckError("texts are given the tokens of others")
+                returned = tokens.states
+            else:
+                returned = latents[view][:, watched.texts]
+            if (text := self._find_other(watched, view, returned)) is not None:
+                raise SelfCheckError(f"text {quote_text(self._check.texts[text])} is given the latents of another")
 
     def __call__(self, path: Path) -> None:
         """Compare a shard's file with what was computed.
@@ -92,24 +118,27 @@ class ReadBack:
             tokens = store.read_tokens(self._select_texts(stored_texts), [])
             if not self._are_tokens_of(stored_texts, tokens):
                 raise SelfCheckError("texts of the first shard have the tokens of others")
-        watched = sorted(self._watched.keys() & set(stored_texts.tolist()))
-        if not watched:
+        watched = _join(self._watched)
+        watched = watched.select(np.flatnonzero(np.isin(watched.texts, stored_texts)))
+        if not len(watched.texts):
             raise SelfCheckError("the first shard holds none of the texts whose latents were kept for comparison")
-        comparable = [text for text in watched if self._check.window_counts[text] <= MOST_WINDOWS]
-        known = [text for text in comparable if text in self._check.known_states]
-        enough = len(known) >= READ_TEXTS or not comparable
-        chosen = known if enough else evenly_spaced(np.array(comparable), READ_TEXTS)
-        expected = [self._check.reference_latents(text, self._columns) for text in chosen]
+        comparable = np.flatnonzero(self._check.window_counts[watched.texts] <= MOST_WINDOWS)
+        known = comparable[np.isin(watched.texts[comparable], list(self._check.known_states))]
+        enough = len(known) >= READ_TEXTS or not len(comparable)
+        chosen = known.tolist() if enough else evenly_spaced(comparable, READ_TEXTS)
+        expected = [self._check.reference_latents(int(watched.texts[place]), self._columns) for place in chosen]
         for view, layers in self._columns.items():
             stored = self._compare_watched(store, watched, view, layers)
             if chosen:
-                watched_latents = [self._watched[text][view] for text in chosen]
                 self._compare_reference(
-                    view, [stored[text] for text in chosen], [latents[view] for latents in expected], watched_latents
+                    view,
+                    [stored.of_text(place, view) for place in chosen],
+                    [latents[view] for latents in expected],
+                    [watched.of_text(place, view) for place in chosen],
                 )
-        self._members, self._watched, self._done = [], {}, True
+        self._members, self._watched, self._done = [], [], True
 
-    def _find_texts(self, store: LatentStore) -> NDArray[np.int64]:
+    def _find_texts(self, store: LatentStore) -> Counts:
         """Return the indices of the texts of a shard, in its order; their keys and lengths must be known."""
         members = np.concatenate(self._members)
         in_windows = self._check.identity.in_windows
@@ -118,12 +147,12 @@ class ReadBack:
         index = order[np.minimum(np.searchsorted(keys, stored_keys, sorter=order), len(keys) - 1)]
         if not np.array_equal(keys[index], stored_keys):
             raise SelfCheckError("the first shard holds a key of no text of this run")
-        stored_texts: NDArray[np.int64] = members[index]
+        stored_texts: Counts = members[index]
         if not np.array_equal(store.lengths(self._select_texts(stored_texts)), self._check.tokens.uncut[stored_texts]):
             raise SelfCheckError("texts of the first shard have the lengths of others")
         return stored_texts
 
-    def _are_tokens_of(self, texts: NDArray[np.int64], latents: TokenLatents) -> bool:
+    def _are_tokens_of(self, texts: Counts, latents: TokenLatents) -> bool:
         """Return whether token ids and character spans are those of some texts."""
         tokens, seen = self._check.tokens, self._check.tokens.viewed_index(texts)
         assert tokens.characters is not None
@@ -134,28 +163,24 @@ class ReadBack:
         )
         return all(np.array_equal(actual, expected) for actual, expected in pairs)
 
-    def _compare_watched(
-        self, store: LatentStore, watched: Sequence[int], view: str, layers: tuple[int, ...]
-    ) -> dict[int, NDArray[Any]]:
-        """Compare stored latents with those computed, bit by bit.
+    def _compare_watched(self, store: LatentStore, watched: _Latents, view: str, layers: tuple[int, ...]) -> _Latents:
+        """Return the stored latents of a view of the watched texts, which are those computed, bit by bit."""
+        texts = self._select_texts(watched.texts)
+        values = store.read_tokens(texts, layers).states if view == TOKENS else store.read(texts, view, layers)
+        if (text := self._find_other(watched, view, values)) is not None:
+            raise SelfCheckError(
+                f"the stored latents of text {quote_text(self._check.texts[text])} (view {view}) are not those "
+                "that were computed for it"
+            )
+        return _Latents(watched.texts, watched.offsets, {view: values})
 
-        Returns:
-            text -> its stored latents, ``[layer, width]``; of tokens, ``[layer, token, width]``.
-        """
-        texts = self._select_texts(watched)
-        if view == TOKENS:
-            tokens = store.read_tokens(texts, layers)
-            by_text = np.split(tokens.states, tokens.offsets[1:-1], axis=1)
-        else:
-            by_text = list(store.read(texts, view, layers).swapaxes(0, 1))
-        stored = dict(zip(watched, by_text, strict=True))
-        for text, values in stored.items():
-            if not np.array_equal(values, decode(self._encode(self._watched[text][view]))):
-                raise SelfCheckError(
-                    f"the stored latents of text {quote_text(self._check.texts[text])} (view {view}) are not those "
-                    "that were computed for it"
-                )
-        return stored
+    def _find_other(self, watched: _Latents, view: str, values: NDArray[Any]) -> int | None:
+        """Return the first of the watched texts that has other ``values`` than it would be stored with."""
+        expected = decode(self._encode(watched.by_view[view]))
+        if np.array_equal(values, expected):
+            return None
+        place = int(np.flatnonzero((values != expected).any((0, 2)))[0])
+        return int(watched.texts[np.searchsorted(watched.offsets, place, "right") - 1 if view == TOKENS else place])
 
     def _compare_reference(
         self,
@@ -191,5 +216,12 @@ class ReadBack:
     def _encode(self, values: NDArray[Any]) -> NDArray[Any]:
         return encode(values, self._check.identity.stored_dtype)
 
-    def _select_texts(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Text]:
+    def _select_texts(self, indices: Counts) -> list[Text]:
         return [self._check.texts[index] for index in indices]
+
+
+def _join(several: Sequence[_Latents]) -> _Latents:
+    """Return the latents of the texts of several forward passes."""
+    lengths = np.concatenate([np.diff(one.offsets) for one in several])
+    by_view = {view: np.concatenate([one.by_view[view] for one in several], 1) for view in several[0].by_view}
+    return _Latents(np.concatenate([one.texts for one in several]), offsets_from_lengths(lengths), by_view)
