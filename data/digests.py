@@ -18,6 +18,10 @@ DIGESTS, DIGEST = "digests", "digest"
 without this key."""
 
 
+LARGEST_RECORD = 1 << 26
+"""Bytes of the largest record that is read."""
+
+
 class DamageError(MachineError):
     """A file whose bytes have changed since it was written."""
 
@@ -76,6 +80,28 @@ def with_digests(record: Mapping[str, Any], digests: Mapping[str, str]) -> dict[
     """Return a copy of ``record`` with the digests of the files beside it and a digest of the record itself."""
     complete = {**record, DIGESTS: dict(digests)}
     return complete | {DIGEST: _record_digest(complete)}
+
+
+def read_record_bytes(path: Path, remedy: str) -> bytes:
+    """Return the bytes of a JSON record.
+
+    Args:
+        remedy: as of :func:`parse_with_digests`.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: it is not there.
+        MachineError: it cannot be read; a :class:`DamageError` if it is larger than any record.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_RECORD + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise MachineError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if len(content) > LARGEST_RECORD:
+        raise DamageError(f"{path} has more than {LARGEST_RECORD >> 20} MiB, and no record is so long: {remedy}.")
+    return content
 
 
 def parse_with_digests(path: Path, content: bytes, remedy: str) -> dict[str, Any] | None:

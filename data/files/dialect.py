@@ -13,6 +13,7 @@ from itertools import zip_longest
 
 from permafrost.data.errors import CorpusError
 from permafrost.data.files.column_names import KNOWN, plain_name
+from permafrost.data.files.opening import MOST_FIELDS
 from permafrost.data.files.settings import FileFormat
 
 DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
@@ -28,9 +29,6 @@ NEARLY_ALL = 0.99
 
 MOST_SAMPLED = 5000
 """Lines that the layout is found from."""
-
-MOST_FIELDS = 10_000
-"""Fields of a row that are read."""
 
 MOST_CUT = 50
 """Lines at the end of the sample that a quoted field may hold which the sample cuts."""

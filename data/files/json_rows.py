@@ -9,7 +9,7 @@ from typing import Any
 
 from permafrost.data.errors import CorpusError
 from permafrost.data.files.column_names import split_of
-from permafrost.data.files.opening import LONGEST_LINE, lines_of, read_whole
+from permafrost.data.files.opening import LONGEST_LINE, MOST_FIELDS, lines_of, read_whole
 from permafrost.data.files.settings import Skip, refuse_row
 from permafrost.data.text import NOT_UTF_8
 
@@ -147,6 +147,8 @@ def _items(place: str, items: list[Any]) -> Iterator[TypedRow]:
 
 
 def _fields(origin: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, list | dict) and len(value) > MOST_FIELDS:
+        raise CorpusError(f"{origin}: a row has {len(value):,} fields, and at most {MOST_FIELDS:,} are read.")
     if isinstance(value, list):
         return {str(number): item for number, item in enumerate(value, 1)}
     if isinstance(value, dict):

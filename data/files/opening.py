@@ -21,6 +21,9 @@ from permafrost.data.files.encoding import find_encoding, tells_encoding
 LONGEST_LINE = 1 << 24
 """Bytes of the longest line, and of the longest field that spans lines."""
 
+MOST_FIELDS = 10_000
+"""Fields of the longest row."""
+
 LARGEST_VALUE = 1 << 29
 """Bytes of the largest file that is read as a single JSON value."""
 

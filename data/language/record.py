@@ -19,6 +19,7 @@ from permafrost.data.digests import (
     file_digest,
     find_file_problem,
     parse_with_digests,
+    read_record_bytes,
     with_digests,
 )
 from permafrost.data.errors import InputError
@@ -76,7 +77,7 @@ def check_model_files(folder: Path, known: Mapping[str, str]) -> None:
         DamageError: a file is missing, or has changed since it was written.
     """
     path = folder / RECORD
-    record = parse_with_digests(path, path.read_bytes(), REMEDY) if path.is_file() else None
+    record = parse_with_digests(path, read_record_bytes(path, REMEDY), REMEDY) if path.is_file() else None
     for name, digest in record[DIGESTS].items() if record else ():
         if not (folder / name).is_file() or (known.get(name) or file_digest(folder / name)) != digest:
             raise DamageError(f"{folder / name} is not as the run wrote it: {REMEDY}.")
@@ -91,7 +92,7 @@ def read_record(folder: Path) -> LanguageModel:
     """
     path = folder / RECORD
     try:
-        values = parse_with_digests(path, path.read_bytes(), REMEDY)
+        values = parse_with_digests(path, read_record_bytes(path, REMEDY), REMEDY)
         if values is None:
             raise ValueError("it has no digests, as another version of permafrost writes it")
         if problem := find_file_problem(folder, values.pop(DIGESTS), RECORD):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.digests import DIGESTS, DamageError, digest_of, parse_with_digests
+from permafrost.data.digests import DIGESTS, DamageError, digest_of, parse_with_digests, read_record_bytes
 from permafrost.data.errors import MachineError
 from permafrost.data.remote.mirror import local_cache
 from permafrost.data.settings.toml import as_text, read_content, read_toml
@@ -186,7 +186,9 @@ def _read_recipe(path: Path) -> str:
     content, record = read_content(path), path.with_name(RECORD)
     if record.is_file():
         remedy = f"copy the run again, or {path.name} to a folder of its own to run it as it is"
-        recorded = parse_with_digests(record, read_file(record), remedy)  # None if another version wrote the run
+        recorded = parse_with_digests(
+            record, read_record_bytes(record, remedy), remedy
+        )  # None if another version wrote the run
         if recorded and recorded[DIGESTS].get(path.name, digest_of(content)) != digest_of(content):
             raise DamageError(f"{path} is not as the run wrote it: {remedy}.")
     return as_text(content, path)

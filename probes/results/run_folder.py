@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from permafrost.data.atomic import write_atomically
-from permafrost.data.digests import DIGESTS, DamageError, digest_of, digests_of_files, parse_with_digests, with_digests
+from permafrost.data.digests import (
+    DIGESTS,
+    DamageError,
+    digest_of,
+    digests_of_files,
+    parse_with_digests,
+    read_record_bytes,
+    with_digests,
+)
 from permafrost.data.errors import InputError
 from permafrost.data.machine import machine_name, package_version
 from permafrost.probes.config.load import read_file
@@ -93,7 +101,7 @@ class RunFolder:
             again = "Run the study again" if (path / JOURNAL).exists() else "Run the recipe again"
             raise error(f"{path} is no finished run: it has no {RECORD}. {again}.")
         self.refuse_link(RECORD)
-        content = read_file(path / RECORD)
+        content = read_record_bytes(path / RECORD, REMEDY)
         record = parse_with_digests(path / RECORD, content, REMEDY)
         if digest and digest_of(content) != digest:
             raise DamageError(f"{path / RECORD} is not as the run wrote it: {REMEDY}.")

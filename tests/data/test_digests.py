@@ -2,10 +2,19 @@
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from permafrost.data.digests import digest_of, digest_of_parts, digest_of_stream, file_digest
+from permafrost.data.digests import (
+    LARGEST_RECORD,
+    DamageError,
+    digest_of,
+    digest_of_parts,
+    digest_of_stream,
+    file_digest,
+    read_record_bytes,
+)
 
 PARTS = st.lists(st.binary(max_size=9), max_size=5)
 
@@ -33,3 +42,13 @@ def test_an_open_file_is_digested_from_its_position(tmp_path):
     with open(path, "rb", buffering=0) as file:
         file.seek(4)
         assert file_digest(file) == digest_of(b"456789")
+
+
+def test_a_record_that_is_too_large_is_not_read(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_bytes(b"{}")
+    assert read_record_bytes(path, "copy it again") == b"{}"
+    with open(path, "wb") as file:
+        file.truncate(LARGEST_RECORD + 1)
+    with pytest.raises(DamageError, match=r"record.json has more than 64 MiB, .*: copy it again\.$"):
+        read_record_bytes(path, "copy it again")

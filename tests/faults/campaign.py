@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from tests.faults.process import Started
 from tests.faults.workspace import Workspace
+
+Item = TypeVar("Item")
 
 NUMBER = 4
 """Bytes of the number of a trial in the pipe that processes take theirs from; a read of a pipe is not divided."""
@@ -37,7 +39,28 @@ class Outcome:
     """What was tried, and what is wrong if it was not held."""
 
 
-Trial = Callable[[Workspace, random.Random, Path], Outcome]
+class Draws(random.Random):
+    """Random draws of one trial."""
+
+    def __init__(self, kind: str, number: int) -> None:
+        """Seed the draws.
+
+        Args:
+            kind: seed of the campaign and name of the fault.
+            number: of the trial, among those of its kind.
+        """
+        super().__init__(f"{kind} {number}")
+        self._kind, self._number = kind, number
+
+    def __new__(cls, kind: str, number: int) -> "Draws":
+        return super().__new__(cls)
+
+    def deal(self, items: Sequence[Item]) -> Item:
+        """Return the item of this trial; trials of a kind get all of them before one comes again."""
+        return random.Random(self._kind).sample(items, len(items))[self._number % len(items)]
+
+
+Trial = Callable[[Workspace, Draws, Path], Outcome]
 """Tries one fault, which it draws, in an empty folder of its own."""
 
 
@@ -133,7 +156,7 @@ class Campaign:
         """Do one trial; what it raises is a trial that did not hold."""
         folder = Path(tempfile.mkdtemp(dir=self._folder, prefix="trial-"))
         try:
-            return self._faults[name].attempt(workspace, random.Random(f"{self._seed} {name} {number}"), folder)
+            return self._faults[name].attempt(workspace, Draws(f"{self._seed} {name}", number), folder)
         except Exception:
             return Outcome(held=False, note=traceback.format_exc())
         finally:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.campaign import Fault, Outcome
+from tests.faults.campaign import Draws, Fault, Outcome
 from tests.faults.process import in_process, run_command
 from tests.faults.workspace import REMEMBERED, Workspace, told
 
@@ -157,24 +157,23 @@ RAW_CONFIGS: dict[str, bytes] = {
 }
 
 
-def hostile_corpus(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def hostile_corpus(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Extract, describe or run a hostile corpus."""
-    name = rng.choice(sorted(CORPORA))
+    name, verb = rng.deal([(name, verb) for name in CORPORA for verb in ("extract", "look")])
     path = CORPORA[name](folder)
-    verb = rng.choice(["extract", "look"])
     looked = partial(run_command, "look", path, "--backbone", workspace.backbone)
     work = looked if verb == "look" else partial(workspace.extract, workspace.cache(folder), path)
     return _refused(work, f"{verb} of a corpus: {name}")
 
 
-def hostile_recipe(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def hostile_recipe(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Run a hostile recipe, or a batch file."""
-    name = rng.choice(sorted(RECIPES))
-    path, verb = RECIPES[name](folder), rng.choice(["run", "extract", "batch"])
+    name, verb = rng.deal([(name, verb) for name in RECIPES for verb in ("run", "extract", "batch")])
+    path = RECIPES[name](folder)
     return _refused(partial(run_command, verb, path, *_runs(verb, folder)), f"{verb} of a recipe: {name}", must=True)
 
 
-def hostile_setting(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def hostile_setting(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Give --set a hostile value."""
     values = [
         "a" * 10**6, "[" * 10_000, "{" * 10_000, ".".join("a" * 10_000) + "=1", "train.epochs=" + "9" * 5000,
@@ -182,17 +181,16 @@ def hostile_setting(workspace: Workspace, rng: random.Random, folder: Path) -> O
         "plan.template=", "device=cuda:99999999999999999999", "plan.backbone=\x1b[31m", "plan.max_tokens=0",
         "train.seeds=" + ",".join("1" * 10**5), "\u202eplan.views=mean",
     ]  # fmt: skip
-    value = rng.choice(values)
+    value = rng.deal(values)
     work = partial(run_command, "run", "sts", "--runs", folder / "runs", "--set", value)
     return _refused(work, f"--set {value[:40]!r}", must=True)
 
 
-def hostile_model(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def hostile_model(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Extract with a model folder whose configuration, weights or tokenizer is hostile."""
     model = Path(shutil.copytree(workspace.backbone, folder / "model"))
     kinds: dict[str, Any] = {"config": CONFIGS, "raw": RAW_CONFIGS, "weights": WEIGHTS, "tokenizer": RAW_CONFIGS}
-    kind = rng.choice(["config", "config", "raw", "weights", "tokenizer"])
-    name = rng.choice(sorted(kinds[kind]))
+    kind, name = rng.deal([(kind, name) for kind, files in kinds.items() for name in files])
     value = kinds[kind][name]
     if kind == "config":
         config = json.loads((model / "config.json").read_text()) | value
@@ -205,7 +203,7 @@ def hostile_model(workspace: Workspace, rng: random.Random, folder: Path) -> Out
     return _refused(work, f"{kind} of a model: {name}")
 
 
-def hostile_store(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def hostile_store(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Put what is no shard into a store, under the name of one."""
     cache = workspace.full_cache(folder)
     shard = rng.choice(sorted(cache.rglob("*.h5")))
@@ -229,7 +227,7 @@ def hostile_store(workspace: Workspace, rng: random.Random, folder: Path) -> Out
     return _refused(work, f"{verb} of a store with a {what} named like a shard")
 
 
-def hostile_place(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def hostile_place(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Put a pipe, a device, a folder or a link to itself in the place of a file that a command opens by itself."""
     cache, runs = workspace.full_cache(folder), folder / "runs"
     runs.mkdir()
@@ -269,9 +267,9 @@ def _refused(work: Callable[[], int], what: str, must: bool = False) -> Outcome:
 
 FAULTS = (
     Fault("hostile corpora", 60, hostile_corpus),
-    Fault("hostile recipes", 45, hostile_recipe),
+    Fault("hostile recipes", 60, hostile_recipe),
     Fault("hostile settings", 25, hostile_setting),
-    Fault("hostile models", 60, hostile_model),
+    Fault("hostile models", 40, hostile_model),
     Fault("pipes, devices and folders in the place of a file", 30, hostile_place),
     Fault("files in a store that are no shards", 30, hostile_store),
 )

@@ -1,6 +1,5 @@
 """Bugs planted in the code, which the self-check must stop; right starts, which it must not; and stale hits."""
 
-import random
 import shutil
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from permafrost.extract.extraction import extract
 from tests.extract.backbones import test_identity as identities
 from tests.extract.proofs import test_clean_starts as starts
 from tests.extract.proofs import test_self_check as planted
-from tests.faults.campaign import Fault, Outcome
+from tests.faults.campaign import Draws, Fault, Outcome
 from tests.faults.process import in_process
 from tests.faults.workspace import Workspace, told
 from tests.support.models.backbones import tiny_folder
@@ -28,9 +27,9 @@ BUGS = [
 CHANGES = [("folder", row) for row in identities.CHANGES] + [("plan", row) for row in identities.PLANS]
 
 
-def planted_bug(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def planted_bug(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Extract with a bug planted; the self-check stops it before anything is stored."""
-    bug, family, dtype = rng.choice(BUGS)
+    bug, family, dtype = rng.deal(BUGS)
     seed = rng.randrange(1000)
     ended = in_process(partial(_with_bug, bug, family, dtype, seed, folder))
     held = bool(ended.result and ended.result["stopped"])
@@ -54,7 +53,7 @@ def _with_bug(bug: planted.Plant, family: str, dtype: str, seed: int, folder: Pa
     return {"stopped": stopped and not stored, "stored": stored}
 
 
-def clean_start(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def clean_start(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Extract random texts with a random plan; no check stops it."""
     family, dtype, seed = rng.choice(starts.RANDOM), rng.choice(["float32", "bfloat16"]), rng.randrange(10**6)
     ended = in_process(partial(_clean, family, dtype, seed, folder))
@@ -73,9 +72,9 @@ def _clean(family: str, dtype: str, seed: int, folder: Path) -> None:
         return
 
 
-def stale_hit(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def stale_hit(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Change a model folder or a plan after its latents were stored: what can change a latent gives another store."""
-    kind, row = rng.choice(CHANGES)
+    kind, row = rng.deal(CHANGES)
     ended = in_process(partial(_changed, kind, row, folder))
     if not ended.result:
         return Outcome(False, note=f"{row[0]}: {told(ended)}")
@@ -98,7 +97,7 @@ def _changed(kind: str, row: tuple[object, ...], folder: Path) -> dict[str, str]
     return {"outcome": (identities.ANOTHER, identities.SAME)[before.name == after.name]}
 
 
-def other_weights(workspace: Workspace, rng: random.Random, folder: Path) -> Outcome:
+def other_weights(workspace: Workspace, rng: Draws, folder: Path) -> Outcome:
     """Replace weights by others of the same size and times, in place or by renaming; the store is another."""
     model = Path(shutil.copytree(workspace.backbone, folder / "model"))
     put, place = rng.choice([identities.in_place, identities.by_rename]), rng.random()
@@ -117,8 +116,8 @@ def _swapped(model: Path, folder: Path, put: identities.Change, place: float) ->
 
 
 FAULTS = (
-    Fault("planted bugs, float32 and bfloat16", 60, planted_bug),
+    Fault("planted bugs, float32 and bfloat16", len(BUGS), planted_bug),
     Fault("clean starts, of which none may be stopped", 200, clean_start),
-    Fault("changes of a model folder or a plan (stale hits)", 80, stale_hit),
+    Fault("changes of a model folder or a plan (stale hits)", len(CHANGES), stale_hit),
     Fault("other weights of the same size and time", 30, other_weights),
 )

@@ -140,6 +140,7 @@ BROKEN: list[tuple[str, bytes | str, str]] = [
     ("f.csv", 'a,b\n"1\n",2\n1\n', "f.csv:4: expected 2 fields (a, b), found 1."),
     ("f.tsv", "a\tb\n1 2\n", "f.tsv:2: expected 2 fields (a, b), found 1."),
     ("f.csv", "a,b,a\n1,2,3\n", "f.csv:1: the header names the column 'a' twice; rename one"),
+    ("f.jsonl", json.dumps({str(n): n for n in range(300_000)}), "f.jsonl:1: a row has 300,000 fields, and at most"),
     ("f.csv", "a," * 100_000 + "b\n", "f.csv: a row has 100,001 fields, and at most 10,000 are read"),
     ("f.csv", "", "f.csv:1: expected a header that names the columns, found nothing."),
     ("f.tsv", "\n", "f.tsv:1: expected a header that names the columns, found nothing."),
