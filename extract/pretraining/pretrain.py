@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from permafrost.data.atomic import move_into_place, remove_leftovers, temporary_path
+from permafrost.data.atomic import file_lock, move_into_place, remove_leftovers, temporary_path
 from permafrost.data.corpora.records import CorpusError
 from permafrost.data.digests import PartsDigest
 from permafrost.data.errors import InputError, MachineError
@@ -59,6 +60,8 @@ def pretrain(
 ) -> LanguageModel:
     """Pretrain a model and leave it in ``folder``, with its tokenizer; resume from a checkpoint if there is one.
 
+    While another process pretrains it, this one waits.
+
     Args:
         texts: documents, which may be read anew; each is learned from or held out as a whole.
         folder: where the model goes; if it holds the result of the same pretraining, that is returned.
@@ -69,9 +72,34 @@ def pretrain(
             fit, the text does not fill a block, or the loss is not finite.
         MachineError: something cannot be written.
     """
-    progress, started = progress or NoProgress(), time.perf_counter()
+    progress = progress or NoProgress()
     if folder.exists():
         return read_existing(spec, texts, folder)
+    with _held(folder, progress):
+        if folder.exists():
+            return read_existing(spec, texts, folder)
+        return _pretrain(spec, texts, folder, progress, device)
+
+
+@contextmanager
+def _held(folder: Path, progress: Progress) -> Iterator[None]:
+    """Hold a model folder that is to be made; say so if another process holds it, and wait until it does no more."""
+    lock, is_new = folder.with_name(f".{folder.name}.lock"), not folder.parent.exists()
+    with ExitStack() as stack:
+        if not stack.enter_context(file_lock(lock, wait=False)):
+            progress.note(f"a pretraining of {folder} is under way in another process; this one waits for it")
+            stack.enter_context(file_lock(lock))
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):  # something is in it now
+                    folder.parent.rmdir()
+
+
+def _pretrain(spec: LanguageSpec, texts: Iterable[str], folder: Path, progress: Progress, device: str) -> LanguageModel:
+    started = time.perf_counter()
     device, vocabulary = _training_device(device), read_vocabulary(spec, texts)
     dtype = compute_dtype(CapturePlan(compute_dtype=spec.compute_dtype), device)
     counted = _CountedTexts(texts)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from permafrost.data.corpora.records import CorpusError
 from permafrost.data.digests import DamageError
 from permafrost.data.errors import InputError
 from permafrost.data.language.spec import LanguageSpec
+from permafrost.data.progress import NoProgress
 from permafrost.data.readers.plain_text import find_text
 from permafrost.extract.pretraining.vocabulary import learn_tokenizer, read_vocabulary
 from permafrost.probes.config.load import load_recipe, resolve_language_model
@@ -115,6 +117,20 @@ def test_the_unfinished_folder_of_a_killed_pretraining_goes_with_the_next(bench,
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"large")
     api.pretrain("gpt-small", small(bench), bench.runs)
+    assert [path.name for path in models.iterdir()] == ["gpt-small"]
+
+
+def test_a_second_pretraining_says_that_one_is_under_way_and_waits_for_it(bench, figureless):
+    models, notes, first = bench.folder / "cache" / "models", list[str](), ExitStack()
+    first.enter_context(atomic.file_lock(models / ".gpt-small.lock"))
+
+    class Console(NoProgress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+            first.close()
+
+    api.pretrain("gpt-small", small(bench), bench.runs, Console())
+    assert notes[0] == f"a pretraining of {models / 'gpt-small'} is under way in another process; this one waits for it"
     assert [path.name for path in models.iterdir()] == ["gpt-small"]
 
 
