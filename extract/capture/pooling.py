@@ -202,7 +202,7 @@ class WindowPools:
         for view, layers in self._wanted.items():
             index = [self.columns[view].index(layer) for layer in layers]
             pool = self._pools[view]
-            latents[view] = (pool if len(index) == len(pool) else pool[index]).astype(dtype, copy=False)
+            latents[view] = (pool if index == [*range(len(pool))] else pool[index]).astype(dtype, copy=False)
         return latents
 
     def _counts(self, view: str) -> tuple[Counts, Counts, Counts]:
