@@ -241,7 +241,7 @@ def _region(dataset: Any, size: int, type_name: str, by_layer: bool = False) -> 
     offset, length = dataset.id.get_offset(), dataset.size * dtype.itemsize
     if offset is None or 0 in dataset.shape or offset + length > size:
         raise ValueError(f"{dataset.name} declares {length:,} bytes, which the file does not hold")
-    if h5py.h5a.get_info(dataset.id, b"xxh3").data_size > 8 * max(1, dataset.shape[0]):
+    if h5py.h5a.get_info(dataset.id, b"xxh3").data_size > 8 * dataset.shape[0]:
         raise ValueError(f"{dataset.name} has too many checksums")
     sums = np.asarray(dataset.attrs["xxh3"]).reshape(-1)
     if len(sums) != (dataset.shape[0] if by_layer else 1):

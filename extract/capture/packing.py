@@ -81,18 +81,16 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
         return [*of_windows, *(tuple(whole[row] for row in pack) for pack in of_whole)]
     rows = _tree_rows(tokens, row_tokens) if road.is_tree else _length_rows(tokens)
     rows = [(row, _width(size, road)) for row, size in rows]
-    packs: list[Pack] = []
-    current: list[Indices] = []
-    longest = total = 0
+    packs: list[list[Indices]] = []
+    longest = total = batch_tokens  # the first row begins a pack
     for row, size in rows:
-        together = total + size if road is Road.ROWS else max(longest, size) * (len(current) + 1)
-        full = together > batch_tokens
-        if current and (full or (road is Road.EQUAL and size != longest)):
-            packs.append(tuple(current))
-            current, longest, total = [], 0, 0
-        longest, total = max(longest, size), total + size
-        current.append(row)
-    return [*packs, tuple(current)] if current else packs
+        added = size if road.is_one_row else longest
+        if total + added > batch_tokens or (road is Road.EQUAL and size != longest):
+            packs.append([])
+            longest, added, total = size, size, 0
+        packs[-1].append(row)
+        total += added
+    return [tuple(pack) for pack in packs]
 
 
 def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
@@ -103,7 +101,7 @@ def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
     size = 0
     for row, _ in _length_rows(tokens.select(texts)):
         current.append(texts[row])
-        size += int(lengths[row[0]])
+        size += int(lengths[row].sum())
         if size >= least_tokens:
             yield tuple(current)
             current, size = [], 0
@@ -118,7 +116,7 @@ def count_tokens(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> int
         sizes = [sum(_new_tokens(tokens, *pair) for pair in zip(row, [None, *row], strict=False)) for row in rows]
     else:
         sizes = tokens.lengths[np.concatenate(pack)].tolist()
-    return sum(sizes) if road is Road.ROWS else len(pack) * _width(max(sizes), road)
+    return sum(sizes) if road.is_one_row else len(pack) * _width(max(sizes), road)
 
 
 def _width(tokens: int, road: Road) -> int:
@@ -139,9 +137,9 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     rows = [_lay_out_row(texts, tokens) for texts in pack]
     lengths = np.array([len(row.ids) for row in rows])
     row_index, real = pad_index(
-        lengths[None].sum(1) if road is Road.ROWS else lengths, TREE_WIDTH if road.is_tree else 1
+        lengths[None].sum(1) if road.is_one_row else lengths, TREE_WIDTH if road.is_tree else 1
     )
-    starts = offsets_from_lengths(lengths) if road is Road.ROWS else np.arange(len(rows)) * real.shape[1]
+    starts = offsets_from_lengths(lengths) if road.is_one_row else np.arange(len(rows)) * real.shape[1]
 
     def pad(values: list[Indices]) -> Indices:
         return np.where(real, np.concatenate(values)[row_index], 0)
@@ -166,7 +164,7 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
         own_mask=_own_mask(np.concatenate(pack), token_mask.shape[1], tokens),
         own_views=tokens.own_views,
         road=road,
-        gathered=road.is_tree or road is Road.ROWS or tokens.pooled is not None,
+        gathered=road.is_tree or road.is_one_row or tokens.pooled is not None,
         lengths=lengths,
     )
 
