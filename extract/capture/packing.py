@@ -128,8 +128,9 @@ def halve(pack: Sequence[Indices]) -> list[Pack]:
     """Return the two halves of a pack, in its order: of its rows, or of the texts of a single one; none of one text."""
     if len(pack) > 1:
         return [tuple(pack[: len(pack) // 2]), tuple(pack[len(pack) // 2 :])]
-    middle = len(pack[0]) // 2
-    return [(pack[0][:middle],), (pack[0][middle:],)] if middle else []
+    (texts,) = pack
+    middle = len(texts) // 2
+    return [(texts[:middle],), (texts[middle:],)] if middle else []
 
 
 def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
@@ -253,12 +254,11 @@ def _ancestor_mask(rows: Sequence[_Row], width: int) -> NDArray[np.bool_]:
     for number, row in enumerate(rows):
         seen = 0
         for path in row.paths:
-            new = path[np.searchsorted(path, seen) :]  # a path ascends, so its new tokens are its end
-            ancestors = path[: len(path) - len(new)]
-            if len(new):
-                mask[number, new[0] : new[-1] + 1, ancestors] = True
-                mask[number, new[0] : new[-1] + 1, new[0] : new[-1] + 1] = np.tri(len(new), dtype=bool)
-                seen = int(new[-1]) + 1
+            count = len(path) - int(np.searchsorted(path, seen))  # a path ascends, so its new tokens are its end
+            new = slice(seen, seen + count)
+            mask[number, new, path] = True
+            mask[number, new, new] = np.tri(count, dtype=bool)
+            seen = new.stop
     diagonal = np.arange(width)
     mask[:, diagonal, diagonal] = True
     return mask

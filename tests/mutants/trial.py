@@ -1,5 +1,6 @@
 """Trials: the tests of one mutant, in a process forked from one that has imported what tests need, but no permafrost."""
 
+import gc
 import os
 import resource
 import shutil
@@ -17,8 +18,8 @@ from tests.faults.process import in_process
 COPIED = ("data", "extract", "probes", "permafrost", "tests", "benchmarks", "pyproject.toml", "pipeline.py")
 """What tests need of the tree."""
 
-QUIET = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
-"""The plugin of hypothesis was imported before the fork."""
+OPTIONS = ("-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:anyio", "--assert=plain", "--hypothesis-profile=mutants")
+"""Of pytest; modules of tests need no second compilation if nobody reads why they fail."""
 
 MOST_MEMORY = 24 << 30
 """Limit of a trial's address space: a mutant may ask for more than any machine has."""
@@ -78,6 +79,7 @@ class Copy:
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "benchmarks")]:
             del sys.modules[name]
+        sys.dont_write_bytecode = False
         sys.modules["__main__"] = ModuleType("__main__")  # processes that tests spawn would import the real one
         os.chdir(self.folder)
         sys.path[:] = [str(self.folder), *(entry for entry in sys.path if entry not in ("", str(self.root)))]
@@ -86,8 +88,7 @@ class Copy:
         phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # what fails need not be made small
         hypothesis.settings.register_profile("mutants", deadline=None, phases=phases, derandomize=True, database=None)
         noted = _FirstFailure()
-        options = ["-x", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-profile", "mutants", *QUIET]
-        code = pytest.main([*options, f"--basetemp={scratch}/pytest", *tests], plugins=[noted])
+        code = pytest.main([*OPTIONS, f"--basetemp={scratch}/pytest", *tests], plugins=[noted])
         return [int(code), noted.name]
 
 
@@ -102,6 +103,8 @@ def import_what_tests_need() -> None:
     import transformers
 
     torch.set_num_threads(1)  # threads do not live on in a fork
+    gc.collect()
+    gc.freeze()
     used = (h5py.File, hypothesis.given, pytest.main, scipy.stats.norm, tokenizers.Tokenizer)
     assert used
     assert transformers.AutoModel and transformers.BertModel and transformers.GPT2Model and transformers.LlamaModel
