@@ -137,9 +137,7 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
     rows = [_lay_out_row(texts, tokens) for texts in pack]
     lengths = np.array([len(row.ids) for row in rows])
-    row_index, real = pad_index(
-        lengths[None].sum(1) if road.is_one_row else lengths, TREE_WIDTH if road.is_tree else 1
-    )
+    row_index, real = pad_index(lengths[None].sum(1) if road.is_one_row else lengths, TREE_WIDTH if road.is_tree else 1)
     starts = offsets_from_lengths(lengths) if road.is_one_row else np.arange(len(rows)) * real.shape[1]
 
     def pad(values: list[Indices]) -> Indices:

@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tests.faults.process import Started
-from tests.mutants.mutation import Mutant, mutants_of, mutated
-from tests.mutants.trial import COPIED, Copy, Outcome, import_what_tests_need
+from tests.mutants.mutation import Mutant, compiles, mutants_of, mutated
+from tests.mutants.trial import Copy, Outcome, import_what_tests_need
 
 LONGEST = 60.0
 """Seconds that the tests of an unchanged module may take, at most."""
@@ -35,19 +37,22 @@ class Campaign:
     """A sample of mutants, with a log in which those that were tried with this very code are remembered."""
 
     def __init__(self, subjects: Mapping[str, Sequence[str]], root: Path, folder: Path) -> None:
-        """Read what was tried before; nothing is tried yet."""
+        """Begin with nothing tried but what the log in ``folder`` has of these very modules and tests."""
         self._subjects, self._root, self._folder = subjects, root, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._log = folder / f"trials-{_digest(root)}.jsonl"
+        self._log = folder / "trials.jsonl"
+        self._code = {module: _digest([root / path for path in (module, *tests)]) for module, tests in subjects.items()}
 
     @cached_property
     def mutants(self) -> list[Mutant]:
-        """All mutants of all subjects."""
+        """All mutants of all subjects, and some that are no Python."""
         return [mutant for module in self._subjects for mutant in mutants_of(module, self._root)]
 
     def sample(self, size: int, seed: int) -> list[Mutant]:
         """Return some of the mutants, drawn at random."""
-        return random.Random(seed).sample(self.mutants, min(size, len(self.mutants)))
+        sources = {module: (self._root / module).read_text("utf-8") for module in self._subjects}
+        drawn = random.Random(seed).sample(self.mutants, len(self.mutants))
+        return list(islice((one for one in drawn if compiles(mutated(sources[one.module], one))), size))
 
     def run(self, sample: Sequence[Mutant], processes: int = 1) -> dict[Mutant, Outcome]:
         """Try the mutants that were not tried before, and return the outcome of all.
@@ -79,7 +84,7 @@ class Campaign:
                 for mutant in mutants:
                     outcome = copy.try_with(module, mutated(source, mutant), tests, limit)
                     with self._log.open("a") as log:
-                        log.write(json.dumps({"mutant": asdict(mutant), "outcome": asdict(outcome)}) + "\n")
+                        log.write(json.dumps(self._entry(mutant, outcome)) + "\n")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -90,9 +95,13 @@ class Campaign:
             raise UnchangedFailsError(f"the tests of {module} fail as it is: {unchanged.by}")
         return unchanged.seconds
 
+    def _entry(self, mutant: Mutant, outcome: Outcome) -> dict[str, Any]:
+        return {"code": self._code[mutant.module], "mutant": asdict(mutant), "outcome": asdict(outcome)}
+
     def _done(self) -> dict[Mutant, Outcome]:
         lines = self._log.read_text().splitlines() if self._log.exists() else []
-        return {Mutant(**line["mutant"]): Outcome(**line["outcome"]) for line in map(json.loads, lines)}
+        entries = [entry for entry in map(json.loads, lines) if entry["code"] in self._code.values()]
+        return {Mutant(**entry["mutant"]): Outcome(**entry["outcome"]) for entry in entries}
 
 
 def table(outcomes: Mapping[Mutant, Outcome]) -> list[Line]:
@@ -109,15 +118,9 @@ def survivors(outcomes: Mapping[Mutant, Outcome]) -> list[Mutant]:
     return sorted(mutant for mutant, outcome in outcomes.items() if not outcome.killed)
 
 
-def _digest(root: Path) -> str:
-    """Return a digest of all code of the tree."""
+def _digest(paths: Iterable[Path]) -> str:
+    """Return a digest of the content of some files."""
     made = hashlib.sha256()
-    for path in _code(root):
-        made.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in paths:
+        made.update(hashlib.sha256(path.read_bytes()).digest())
     return made.hexdigest()[:16]
-
-
-def _code(root: Path) -> Iterable[Path]:
-    paths = {root / name for name in COPIED if name.endswith((".py", ".toml"))}
-    paths |= {path for name in COPIED for path in (root / name).rglob("*.py")}
-    return sorted(path for path in paths if path.is_file())

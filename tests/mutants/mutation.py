@@ -1,9 +1,10 @@
 """Mutants of a module: every change that an operator of cosmic-ray makes to it.
 
-Left out is what says nothing about tests: changes of type annotations, and those that are no Python.
+Left out is what says nothing about tests: changes of type annotations, and those that are no Python (:func:`compiles`).
 """
 
 import difflib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
+
 
 @dataclass(frozen=True, order=True)
 class Mutant:
@@ -25,7 +27,7 @@ class Mutant:
 
 
 def mutants_of(module: str, root: Path) -> list[Mutant]:
-    """Return all mutants of a module, a path below ``root``, in the order of its lines."""
+    """Return all mutants of a module, a path below ``root``, in the order of its lines; some may be no Python."""
     source = (root / module).read_text("utf-8")
     tree = get_ast(source)
     annotated = set(map(id, _annotations(tree)))
@@ -39,7 +41,7 @@ def mutants_of(module: str, root: Path) -> list[Mutant]:
             for start, _ in get_operator(name)().mutation_positions(node)
         ]
         found += [Mutant(module, line, name, index) for index, (line, skipped) in enumerate(places) if not skipped]
-    return sorted(mutant for mutant in found if _compiles(mutated(source, mutant)))
+    return sorted(found)
 
 
 def mutated(source: str, mutant: Mutant) -> str:
@@ -52,8 +54,19 @@ def mutated(source: str, mutant: Mutant) -> str:
 def changed_lines(source: str, mutant: Mutant) -> tuple[str, str]:
     """Return the lines that a mutant changes, as they were and as they become."""
     lines = list(difflib.ndiff(source.splitlines(), mutated(source, mutant).splitlines()))
-    before, after = ([line[2:].strip() for line in lines if line.startswith(mark)] for mark in ("- ", "+ "))
-    return " ".join(before), " ".join(after)
+    before, after = ([line[2:] for line in lines if line.startswith(mark)] for mark in ("- ", "+ "))
+    return " ".join(" ".join(before).split()), " ".join(" ".join(after).split())
+
+
+def compiles(source: str) -> bool:
+    """Return whether a source is Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            compile(source, "mutant", "exec")
+        except SyntaxError:
+            return False
+    return True
 
 
 def _annotations(tree: Any) -> Iterator[Any]:
@@ -63,11 +76,3 @@ def _annotations(tree: Any) -> Iterator[Any]:
             yield from ast_nodes(node.annotation)
         elif node.type == "annassign":
             yield from ast_nodes(node.children[1])
-
-
-def _compiles(source: str) -> bool:
-    try:
-        compile(source, "mutant", "exec")
-    except SyntaxError:
-        return False
-    return True

@@ -4,7 +4,11 @@ CAPTURE = "tests/extract/capture/"
 STORE = "tests/data/store/"
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
-    "extract/capture/packing.py": (CAPTURE + "test_layout.py", CAPTURE + "test_packing.py"),
+    "extract/capture/packing.py": (
+        CAPTURE + "test_layout.py",
+        CAPTURE + "test_packs.py",
+        CAPTURE + "test_packing.py",
+    ),
     "extract/capture/pooling.py": (
         CAPTURE + "test_pooling.py",
         CAPTURE + "test_window_pools.py",

@@ -1,4 +1,4 @@
-"""Trials: the tests of one mutant, in a process forked from one that has imported what tests need, but no permafrost."""
+"""Trials: the tests of one mutant, in a process forked from one that has imported all that they need but permafrost."""
 
 import gc
 import os
@@ -18,7 +18,17 @@ from tests.faults.process import in_process
 COPIED = ("data", "extract", "probes", "permafrost", "tests", "benchmarks", "pyproject.toml", "pipeline.py")
 """What tests need of the tree."""
 
-OPTIONS = ("-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:anyio", "--assert=plain", "--hypothesis-profile=mutants")
+OPTIONS = (
+    "-x",
+    "-n",
+    "0",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:anyio",
+    "--assert=plain",
+    "--hypothesis-profile=mutants",
+)
 """Of pytest; modules of tests need no second compilation if nobody reads why they fail."""
 
 MOST_MEMORY = 24 << 30
@@ -105,9 +115,9 @@ def import_what_tests_need() -> None:
     torch.set_num_threads(1)  # threads do not live on in a fork
     gc.collect()
     gc.freeze()
-    used = (h5py.File, hypothesis.given, pytest.main, scipy.stats.norm, tokenizers.Tokenizer)
-    assert used
-    assert transformers.AutoModel and transformers.BertModel and transformers.GPT2Model and transformers.LlamaModel
+    found = (h5py.File, hypothesis.given, pytest.main, scipy.stats.norm, tokenizers.Tokenizer)
+    lazy = (transformers.AutoModel, transformers.BertModel, transformers.GPT2Model)
+    assert all((*found, *lazy))
     assert not any(name.split(".")[0] == "permafrost" for name in sys.modules)
 
 

@@ -97,7 +97,12 @@ def test_every_region_holds_the_bytes_that_were_written_and_their_checksums(dtyp
 
 def test_the_type_bfloat16_is_a_float32_without_its_lower_half():
     assert BFLOAT16.get_fields() == (15, 7, 8, 0, 7)
-    assert (BFLOAT16.get_size(), BFLOAT16.get_precision(), BFLOAT16.get_ebias(), BFLOAT16.get_offset()) == (2, 16, 127, 0)
+    assert (BFLOAT16.get_size(), BFLOAT16.get_precision(), BFLOAT16.get_ebias(), BFLOAT16.get_offset()) == (
+        2,
+        16,
+        127,
+        0,
+    )
     bits = np.arange(1 << 16, dtype=np.uint16)
     with h5py.File(io.BytesIO(), "w") as file:
         dataset = file.create_dataset("x", bits.shape, h5py.Datatype(BFLOAT16))
@@ -253,8 +258,14 @@ PAIR, FITS, THINGS = "keys and lengths do not fit each other", "offsets, ids and
 CHANGES: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
     "a hundred members": (groups(100), THINGS),
     "more than a hundred": (groups(101), "a group was expected"),
-    "a dataset for a group": (lambda file: (removed("latents")(file), file.create_dataset("latents", data=[1])), "group"),
-    "a group for a dataset": (lambda file: (removed("keys")(file), file.create_group("keys")), "a dataset was expected"),
+    "a dataset for a group": (
+        lambda file: (removed("latents")(file), file.create_dataset("latents", data=[1])),
+        "group",
+    ),
+    "a group for a dataset": (
+        lambda file: (removed("keys")(file), file.create_group("keys")),
+        "a dataset was expected",
+    ),
     "no keys": (removed("keys"), THINGS),
     "no latents": (removed("latents"), THINGS),
     "no view": (removed("latents/mean"), "its views are not those it declares"),

@@ -72,8 +72,7 @@ def naive(pack: Any, tokens: TokenBatch, road: Road) -> dict[str, Any]:
         "mask": [
             [
                 [
-                    query == key
-                    or (query < len(row) and key < len(row) and row[query][: len(row[key])] == row[key])
+                    query == key or (query < len(row) and key < len(row) and row[query][: len(row[key])] == row[key])
                     for key in range(width)
                 ]
                 for query in range(width)

@@ -184,7 +184,10 @@ def test_each_text_that_differs_is_named(text):
     ("function", "message"),
     [
         (lambda hidden, mask: hidden[:, 0].double(), r"got torch.float64 \[4, 6\]"),
-        (lambda hidden, mask: hidden[:1, 0], r"must .* shape \[4, 6\] for states of shape \[4, 9, 6\], got .* \[1, 6\]"),
+        (
+            lambda hidden, mask: hidden[:1, 0],
+            r"must .* shape \[4, 6\] for states of shape \[4, 9, 6\], got .* \[1, 6\]",
+        ),
         (lambda hidden, mask: hidden[:, 0, :5], r"got torch.float32 \[4, 5\]"),
         (lambda hidden, mask: hidden[:, 0].tolist(), "got list"),
         (lambda hidden, mask: hidden.sum(1) + torch.tensor([0, 0, 0, torch.inf])[: len(hidden), None], "infinity"),
