@@ -187,9 +187,9 @@ def _own_mask(texts: Indices, width: int, tokens: TokenBatch) -> NDArray[np.bool
 
 def _length_rows(tokens: TokenBatch) -> list[tuple[Indices, int]]:
     """Return rows of one text with their length, the longest first: what does not fit in memory fails at once."""
-    lengths = tokens.lengths
-    order = sorted(range(len(lengths)), key=lambda text: (-lengths[text], tokens.ids_of(text).tobytes()))
-    return [(np.array([text]), int(lengths[text])) for text in order]
+    lengths = tokens.lengths.tolist()
+    by_tokens = sorted(range(len(lengths)), key=lambda text: tokens.ids_of(text).tobytes())
+    return [(np.array([text]), lengths[text]) for text in sorted(by_tokens, key=lengths.__getitem__, reverse=True)]
 
 
 def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]:
@@ -210,7 +210,7 @@ def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]
         size += new
     if current:
         rows.append((np.array(current), size))
-    return sorted(rows, key=lambda row: -row[1])
+    return sorted(rows, key=lambda row: row[1], reverse=True)
 
 
 def _lay_out_row(texts: Indices, tokens: TokenBatch) -> _Row:

@@ -1,4 +1,4 @@
-"""An identity is made of every part of a plan that changes a latent, read back strictly, and compared field by field."""
+"""An identity is made of all of a plan that changes a latent, read back strictly, and compared field by field."""
 
 import json
 from dataclasses import fields, replace

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_texts_in_stored_order_are_all_texts_in_parts_of_about_as_many_tokens(mo
         assert int(reader.lengths[part].sum()) - int(reader.lengths[part].max()) < most
     places = [{TEXTS.index(asked[text]) for text in part} for part in parts]
     assert [min(place) for place in places] == sorted(min(place) for place in places)
-    assert all(max(first) < min(second) for first, second in zip(places, places[1:], strict=False))
+    assert all(max(first) < min(second) for first, second in pairwise(places))
 
 
 def test_a_reader_that_keeps_no_pages_reads_the_same(block, tmp_path):

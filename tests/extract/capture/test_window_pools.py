@@ -25,21 +25,22 @@ SEES_OWN = ("text_last", "mean", "weighted_mean", "max", "sum")
 
 
 class Drawn:
-    """Texts of 1 to 5 windows, each with tokens that other windows count, and some without one of the text's own."""
+    """Texts of 1 to 5 windows, with tokens that other windows count; some count none, or none of the text's own."""
 
     def __init__(self, seed: int, own: bool) -> None:
         rng = np.random.default_rng(seed)
         self.counts = rng.integers(1, 6, 6)
         self.texts = np.repeat(np.arange(len(self.counts)), self.counts)
-        counted, extra = rng.integers(1, 7, (len(self.texts))), rng.integers(0, 3, (len(self.texts), 2))
+        counted, extra = rng.integers(0, 5, (len(self.texts))), rng.integers(0, 3, (len(self.texts), 2))
+        some = offsets_from_lengths(self.counts)[:-1] + self.counts // 2
+        counted[some] += 1
         low = extra[:, 0]
         lengths = counted + extra.sum(1)
         self.pooled = np.stack([low, low + counted], 1)
         inner = np.sort(rng.integers(0, 7, (len(self.texts), 2)), axis=1)
         self.own = (low[:, None] + np.minimum(inner, counted[:, None])) if own else None
         if self.own is not None:
-            of_text = offsets_from_lengths(self.counts)[:-1]
-            self.own[of_text] = self.pooled[of_text]  # every text has a token of its own
+            self.own[some] = self.pooled[some]  # every text has a token of its own
         self.states = rng.normal(size=(LAYERS, int(lengths.sum()), WIDTH))
         self.starts = offsets_from_lengths(lengths)
         self.batch = TokenBatch(
