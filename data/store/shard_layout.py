@@ -97,13 +97,7 @@ def stored_type(stored_dtype: str, vector: np.dtype[Any]) -> h5py.h5t.TypeID:
     Args:
         vector: the dtype of :func:`permafrost.data.store.int8.int8_vector`; used in int8 alone.
     """
-    if stored_dtype != "int8":
-        return _TYPES[stored_dtype]
-    record = h5py.h5t.create(h5py.h5t.COMPOUND, vector.itemsize)
-    for name, part in (vector.fields or {}).items():
-        number = h5py.h5t.STD_I8LE if name == VALUES else h5py.h5t.STD_U16LE
-        record.insert(name.encode(), part[1], h5py.h5t.array_create(number, part[0].shape))
-    return record
+    return h5py.h5t.py_create(vector) if stored_dtype == "int8" else _TYPES[stored_dtype]
 
 
 def dataset_name(view: str) -> str:

@@ -148,7 +148,7 @@ POOLINGS = Registered(OURS, Pooling, checked_pooling)
 
 
 def _has_last(counts: Counts, before: Counts, total: Counts) -> NDArray[np.bool_]:
-    return counts.astype(bool) & (before + counts == total)
+    return np.asarray(counts.astype(bool) & (before + counts == total))
 
 
 SHARES: dict[str, Callable[[Counts, Counts, Counts], NDArray[Any]]] = {
