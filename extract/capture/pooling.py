@@ -212,7 +212,7 @@ class WindowPools:
 
     def _counts(self, view: str) -> tuple[Counts, Counts, Counts]:
         """Return the arguments of :data:`SHARES`."""
-        windows, is_first = self._windows, np.diff(self._texts, prepend=-1) != 0
+        windows, is_first = self._windows, np.append(True, self._texts[1:] != self._texts[:-1])
         counts = windows.viewed_lengths
         if view in windows.own_views and windows.own is not None:
             counts = windows.own[:, 1] - windows.own[:, 0]

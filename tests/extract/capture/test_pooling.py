@@ -151,7 +151,7 @@ def test_a_pooling_from_outside_runs_in_the_precision_of_its_states():
 
 @pytest.mark.parametrize(
     ("scale", "error", "refused"),
-    [(0.01, 0.9e-5, False), (0.01, 1.1e-5, True), (1e3, 0.9e-2, False), (1e3, 1.1e-2, True)],
+    [(0.0, 1e-5, False), (0.01, 0.9e-5, False), (0.01, 1.1e-5, True), (1e3, 0.9e-2, False), (1e3, 1.1e-2, True)],
 )
 def test_latents_beside_others_may_differ_by_rounding_and_no_more(scale, error, refused):
     """By 1e-5 of the largest value of a text, or of 1 if its values are smaller."""
