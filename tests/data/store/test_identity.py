@@ -223,6 +223,13 @@ def test_the_template_chat_fits_any_template_without_special_tokens():
     assert not of(replace(PLAN, add_special_tokens=False)).fits(replace(plan, max_tokens=31), 1000)
 
 
+@pytest.mark.parametrize("template", ["a {text}", "so {text}", "{text}"])
+def test_a_template_that_is_no_name_fits_itself_alone(template):
+    plan = replace(PLAN, template=template, add_special_tokens=False, compute_dtype="float32", stored_dtype="float16")
+    for other in ("a {text}", "so {text}", "{text}"):
+        assert of(replace(plan, template=other)).fits(plan, 1000) == (other == template)
+
+
 def test_equal_identities_are_of_the_same_latents():
     check_same_latents(of(), of(), "runs/x", "minilm")
 

@@ -131,6 +131,8 @@ def test_names_widths_and_checksums():
     assert (of_floats.width, of_records.width) == (4, 70)
     with pytest.raises(AttributeError):
         of_floats.offset = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Region(0, np.dtype("<f4"), (2, 3, 4), (1, 2), True)  # type: ignore[misc]
 
 
 def described(file: h5py.File, text: bytes) -> None:
@@ -313,6 +315,8 @@ def test_equal_parts_in_the_place_of_others_are_accepted(image):
 
 
 def test_columns_are_those_of_the_groups_and_of_distinct_layers(image):
+    named_anew = {view.encode().decode(): layers for view, layers in ALL.items()}  # equal names, not the same objects
+    assert regions(image, None, named_anew).keys() == regions(image).keys()
     for columns, message in (
         ({"mean": (0, 2), "last": (5,)}, THINGS),
         ({"tokens": (1, 3)}, THINGS),
@@ -345,6 +349,7 @@ def test_a_link_in_the_place_of_a_part_is_refused(image, name, link):
         np.dtype([("values", "i1", (WIDTH,)), ("scales", "<u2", (1,)), ("outliers", "<u2", (1,))]),
         np.dtype("<f4"),
         np.dtype("V8"),
+        h5py.enum_dtype({"a": 0}),
     ],
     ids=str,
 )
