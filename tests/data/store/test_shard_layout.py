@@ -36,7 +36,7 @@ from tests.support.blocks import IDENTITY, Columns, ragged_block
 
 TEXTS = ["a", "b", "c"]  # 7, 1 and 2 tokens
 ALL: Columns = {"mean": (0, 2), "last": (5,), "tokens": (1, 3)}
-COLUMNS: list[Columns] = [ALL, {"mean": (0, 2)}, {"tokens": (4,)}]
+COLUMNS: list[Columns] = [ALL, {"mean": (0, 2)}, {"tokens": (4,)}, {"weighted_mean": (0,), "tokens": (4,)}]
 WIDTH = 66  # in int8, two groups
 
 
