@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 LINKS := permafrost/data permafrost/extract permafrost/probes
 
-.PHONY: install run test lint faults clean
+.PHONY: install run test lint coverage faults mutants clean
 
 install: $(STAMP) $(LINKS)
 
@@ -33,9 +33,17 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Branches of the store, of capture and of its proofs that the quick tests take.
+coverage: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov=data/store --cov=extract/capture --cov=extract/proofs --cov-branch
+
 # An hour of kills, full disks, damaged and hostile files and planted bugs; it goes on where it was stopped.
 faults: install
 	PATH="$(abspath $(BIN)):$$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python docs/build.py output faults -- python -m tests.faults
 
+# 300 changes of packing, pooling, the shard layout and identities, which tests must notice; it goes on where it was stopped.
+mutants: install
+	PATH="$(abspath $(BIN)):$$PATH" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python docs/build.py output benchmark-mutants -- python -m tests.mutants
+
 clean:
-	rm -rf .venv .faults $(LINKS)
+	rm -rf .venv .faults .mutants .coverage $(LINKS)

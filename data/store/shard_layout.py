@@ -97,13 +97,7 @@ def stored_type(stored_dtype: str, vector: np.dtype[Any]) -> h5py.h5t.TypeID:
     Args:
         vector: the dtype of :func:`permafrost.data.store.int8.int8_vector`; used in int8 alone.
     """
-    if stored_dtype != "int8":
-        return _TYPES[stored_dtype]
-    record = h5py.h5t.create(h5py.h5t.COMPOUND, vector.itemsize)
-    for name, part in (vector.fields or {}).items():
-        number = h5py.h5t.STD_I8LE if name == VALUES else h5py.h5t.STD_U16LE
-        record.insert(name.encode(), part[1], h5py.h5t.array_create(number, part[0].shape))
-    return record
+    return h5py.h5t.py_create(vector) if stored_dtype == "int8" else _TYPES[stored_dtype]
 
 
 def dataset_name(view: str) -> str:
@@ -241,7 +235,7 @@ def _region(dataset: Any, size: int, type_name: str, by_layer: bool = False) -> 
     offset, length = dataset.id.get_offset(), dataset.size * dtype.itemsize
     if offset is None or 0 in dataset.shape or offset + length > size:
         raise ValueError(f"{dataset.name} declares {length:,} bytes, which the file does not hold")
-    if h5py.h5a.get_info(dataset.id, b"xxh3").data_size > 8 * max(1, dataset.shape[0]):
+    if h5py.h5a.get_info(dataset.id, b"xxh3").data_size > 8 * dataset.shape[0]:
         raise ValueError(f"{dataset.name} has too many checksums")
     sums = np.asarray(dataset.attrs["xxh3"]).reshape(-1)
     if len(sums) != (dataset.shape[0] if by_layer else 1):

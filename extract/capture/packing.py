@@ -81,18 +81,16 @@ def make_packs(tokens: TokenBatch, road: Road, row_tokens: int, batch_tokens: in
         return [*of_windows, *(tuple(whole[row] for row in pack) for pack in of_whole)]
     rows = _tree_rows(tokens, row_tokens) if road.is_tree else _length_rows(tokens)
     rows = [(row, _width(size, road)) for row, size in rows]
-    packs: list[Pack] = []
-    current: list[Indices] = []
-    longest = total = 0
+    packs: list[list[Indices]] = []
+    longest = total = batch_tokens  # the first row begins a pack
     for row, size in rows:
-        together = total + size if road is Road.ROWS else max(longest, size) * (len(current) + 1)
-        full = together > batch_tokens
-        if current and (full or (road is Road.EQUAL and size != longest)):
-            packs.append(tuple(current))
-            current, longest, total = [], 0, 0
-        longest, total = max(longest, size), total + size
-        current.append(row)
-    return [*packs, tuple(current)] if current else packs
+        added = size if road.is_one_row else longest
+        if total + added > batch_tokens or (road is Road.EQUAL and size != longest):
+            packs.append([])
+            longest, added, total = size, size, 0
+        packs[-1].append(row)
+        total += added
+    return [tuple(pack) for pack in packs]
 
 
 def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
@@ -103,7 +101,7 @@ def _packs_of_windows(tokens: TokenBatch, least_tokens: int) -> Iterator[Pack]:
     size = 0
     for row, _ in _length_rows(tokens.select(texts)):
         current.append(texts[row])
-        size += int(lengths[row[0]])
+        size += int(lengths[row].sum())
         if size >= least_tokens:
             yield tuple(current)
             current, size = [], 0
@@ -118,7 +116,7 @@ def count_tokens(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> int
         sizes = [sum(_new_tokens(tokens, *pair) for pair in zip(row, [None, *row], strict=False)) for row in rows]
     else:
         sizes = tokens.lengths[np.concatenate(pack)].tolist()
-    return sum(sizes) if road is Road.ROWS else len(pack) * _width(max(sizes), road)
+    return sum(sizes) if road.is_one_row else len(pack) * _width(max(sizes), road)
 
 
 def _width(tokens: int, road: Road) -> int:
@@ -130,18 +128,17 @@ def halve(pack: Sequence[Indices]) -> list[Pack]:
     """Return the two halves of a pack, in its order: of its rows, or of the texts of a single one; none of one text."""
     if len(pack) > 1:
         return [tuple(pack[: len(pack) // 2]), tuple(pack[len(pack) // 2 :])]
-    middle = len(pack[0]) // 2
-    return [(pack[0][:middle],), (pack[0][middle:],)] if middle else []
+    (texts,) = pack
+    middle = len(texts) // 2
+    return [(texts[:middle],), (texts[middle:],)] if middle else []
 
 
 def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
     """Lay out the texts of ``pack``, row by row and in the order given, as the input of one forward pass."""
     rows = [_lay_out_row(texts, tokens) for texts in pack]
     lengths = np.array([len(row.ids) for row in rows])
-    row_index, real = pad_index(
-        lengths[None].sum(1) if road is Road.ROWS else lengths, TREE_WIDTH if road.is_tree else 1
-    )
-    starts = offsets_from_lengths(lengths) if road is Road.ROWS else np.arange(len(rows)) * real.shape[1]
+    row_index, real = pad_index(lengths[None].sum(1) if road.is_one_row else lengths, TREE_WIDTH if road.is_tree else 1)
+    starts = offsets_from_lengths(lengths) if road.is_one_row else np.arange(len(rows)) * real.shape[1]
 
     def pad(values: list[Indices]) -> Indices:
         return np.where(real, np.concatenate(values)[row_index], 0)
@@ -166,7 +163,7 @@ def lay_out(pack: Sequence[Indices], tokens: TokenBatch, road: Road) -> Layout:
         own_mask=_own_mask(np.concatenate(pack), token_mask.shape[1], tokens),
         own_views=tokens.own_views,
         road=road,
-        gathered=road.is_tree or road is Road.ROWS or tokens.pooled is not None,
+        gathered=road.is_tree or road.is_one_row or tokens.pooled is not None,
         lengths=lengths,
     )
 
@@ -190,9 +187,9 @@ def _own_mask(texts: Indices, width: int, tokens: TokenBatch) -> NDArray[np.bool
 
 def _length_rows(tokens: TokenBatch) -> list[tuple[Indices, int]]:
     """Return rows of one text with their length, the longest first: what does not fit in memory fails at once."""
-    lengths = tokens.lengths
-    order = sorted(range(len(lengths)), key=lambda text: (-lengths[text], tokens.ids_of(text).tobytes()))
-    return [(np.array([text]), int(lengths[text])) for text in order]
+    lengths = tokens.lengths.tolist()
+    by_tokens = sorted(range(len(lengths)), key=lambda text: tokens.ids_of(text).tobytes())
+    return [(np.array([text]), lengths[text]) for text in sorted(by_tokens, key=lengths.__getitem__, reverse=True)]
 
 
 def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]:
@@ -213,7 +210,7 @@ def _tree_rows(tokens: TokenBatch, row_tokens: int) -> list[tuple[Indices, int]]
         size += new
     if current:
         rows.append((np.array(current), size))
-    return sorted(rows, key=lambda row: -row[1])
+    return sorted(rows, key=lambda row: row[1], reverse=True)
 
 
 def _lay_out_row(texts: Indices, tokens: TokenBatch) -> _Row:
@@ -255,12 +252,11 @@ def _ancestor_mask(rows: Sequence[_Row], width: int) -> NDArray[np.bool_]:
     for number, row in enumerate(rows):
         seen = 0
         for path in row.paths:
-            new = path[np.searchsorted(path, seen) :]  # a path ascends, so its new tokens are its end
-            ancestors = path[: len(path) - len(new)]
-            if len(new):
-                mask[number, new[0] : new[-1] + 1, ancestors] = True
-                mask[number, new[0] : new[-1] + 1, new[0] : new[-1] + 1] = np.tri(len(new), dtype=bool)
-                seen = int(new[-1]) + 1
+            count = len(path) - int(np.searchsorted(path, seen))  # a path ascends, so its new tokens are its end
+            new = slice(seen, seen + count)
+            mask[number, new, path] = True
+            mask[number, new, new] = np.tri(count, dtype=bool)
+            seen = new.stop
     diagonal = np.arange(width)
     mask[:, diagonal, diagonal] = True
     return mask

@@ -146,13 +146,18 @@ OURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 POOLINGS = Registered(OURS, Pooling, checked_pooling)
 """View -> its pooling."""
 
+
+def _has_last(counts: Counts, before: Counts, total: Counts) -> NDArray[np.bool_]:
+    return np.asarray(counts.astype(bool) & (before + counts == total))
+
+
 SHARES: dict[str, Callable[[Counts, Counts, Counts], NDArray[Any]]] = {
-    "last": lambda counts, before, total: (counts > 0) & (before + counts == total),
-    "text_last": lambda counts, before, total: (counts > 0) & (before + counts == total),
+    "last": _has_last,
+    "text_last": _has_last,
     "mean": lambda counts, before, total: counts / total,
     "weighted_mean": lambda counts, before, total: counts * (counts + 1) / (total * (total + 1)),
-    "cls": lambda counts, before, total: (counts > 0) & (before == 0),
-    "sum": lambda counts, before, total: counts > 0,
+    "cls": lambda counts, before, total: counts.astype(bool) & (before == 0),
+    "sum": lambda counts, before, total: counts.astype(bool),
 }
 """View -> the factors ``[window]`` by which the latents of windows add up to that of their text.
 
@@ -202,15 +207,15 @@ class WindowPools:
         for view, layers in self._wanted.items():
             index = [self.columns[view].index(layer) for layer in layers]
             pool = self._pools[view]
-            latents[view] = (pool if len(index) == len(pool) else pool[index]).astype(dtype, copy=False)
+            latents[view] = (pool if index == [*range(len(pool))] else pool[index]).astype(dtype, copy=False)
         return latents
 
     def _counts(self, view: str) -> tuple[Counts, Counts, Counts]:
         """Return the arguments of :data:`SHARES`."""
-        windows, is_first = self._windows, np.diff(self._texts, prepend=-1) != 0
+        windows, is_first = self._windows, np.append(True, self._texts[1:] != self._texts[:-1])
         counts = windows.viewed_lengths
         if view in windows.own_views and windows.own is not None:
-            counts = np.diff(windows.own, axis=1)[:, 0]
+            counts = windows.own[:, 1] - windows.own[:, 0]
         starts = np.cumsum(counts) - counts
         total = np.add.reduceat(counts, np.flatnonzero(is_first))
         return counts, starts - starts[is_first][self._texts], total[self._texts]

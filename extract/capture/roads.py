@@ -40,6 +40,11 @@ class Road(StrEnum):
         """Whether rows hold prefix trees."""
         return self in (Road.TREE, Road.WINDOWED_TREE, Road.TYPED_TREE)
 
+    @property
+    def is_one_row(self) -> bool:
+        """Whether all texts of a forward pass are in one row."""
+        return self is Road.ROWS
+
 
 def candidate_roads(architecture: Architecture, rows: bool = False) -> list[Road]:
     """Return the roads that may be exact for a model, the fastest first.
