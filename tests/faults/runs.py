@@ -115,11 +115,15 @@ class Run(Command):
 
     name = "run"
 
+    def __init__(self, workspace: Workspace, folder: Path) -> None:
+        """Make the folder, and write the corpus."""
+        super().__init__(workspace, folder)
+        small = ("train.epochs=2", "train.batch_rows=16", "train.checkpoint_seconds=0", "variants=[]")
+        self._settings = self.bench.of_pairs("corpus.target=score", "corpus.name=", *small)
+
     def work(self) -> int:
         """Run it in this process; return the exit code."""
-        small = ("train.epochs=2", "train.batch_rows=16", "train.checkpoint_seconds=0", "variants=[]")
-        settings = self.bench.of_pairs("corpus.target=score", "corpus.name=", *small)
-        code, _, said = self.bench.command("run", "sts", settings=settings)
+        code, _, said = self.bench.command("run", "sts", settings=self._settings)
         print(said)
         return code
 
