@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from permafrost.data.atomic import write_atomically
+from permafrost.data.remote.local_folder import LocalFolder
 from permafrost.data.remote.object_folder import ObjectFolder, join, list_objects
-from permafrost.data.store.index.folder import LocalFolder, StoreFolder
+from permafrost.data.store.index.folder import StoreFolder
 
 URL_FILE = ".cache-url"
 

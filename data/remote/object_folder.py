@@ -14,7 +14,7 @@ from typing import Any
 
 import xxhash
 
-from permafrost.data.atomic import temporary_path
+from permafrost.data.atomic import remove_leftovers, temporary_path
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.spec import SpecError
 
@@ -76,6 +76,13 @@ class ObjectFolder:
             temporary.write_bytes(content)
             os.replace(temporary, local)
         return local
+
+    @contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """As :meth:`permafrost.data.store.index.folder.StoreFolder.temporary`, on this machine."""
+        remove_leftovers(self.path)
+        with temporary_path(self.path) as temporary:
+            yield temporary
 
     def commit(self, name: str) -> None:
         """Send a file of this machine, in one request.

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from permafrost.data.plan.plan import TOKENS, Columns, union_of_columns
 from permafrost.data.ragged import Counts, TokenLatents, offsets_from_lengths
+from permafrost.data.remote.local_folder import LocalFolder
 from permafrost.data.remote.mirror import store_folder
 from permafrost.data.spec import SpecError, nearest
 from permafrost.data.store.block import Block, Latents, write_shard
 from permafrost.data.store.encoding import decode
 from permafrost.data.store.errors import ShardError, StoreError
 from permafrost.data.store.identity import Identity, folder_name
-from permafrost.data.store.index.folder import LocalFolder, StoreFolder
+from permafrost.data.store.index.folder import StoreFolder
 from permafrost.data.store.index.key_index import KeyIndex
 from permafrost.data.store.index.locations import TextLocations
 from permafrost.data.store.index.segment import Keys

@@ -1,6 +1,6 @@
 """The folder of a store: what is committed in it, whoever committed it; on this machine, or on an object storage."""
 
-import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +27,12 @@ class StoreFolder(Protocol):
             FileNotFoundError: it was removed.
         """
 
+    def temporary(self) -> AbstractContextManager[Path]:
+        """Return a context with the path of a file to be written in :attr:`path`, and moved there before it ends.
+
+        What killed processes have left of such files is removed.
+        """
+
     def check_writable(self) -> None:
         """Raise what :meth:`commit` would raise, before anything is computed."""
 
@@ -35,38 +41,3 @@ class StoreFolder(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-
-
-class LocalFolder:
-    """A folder of this machine: a file is committed once it has its name."""
-
-    remote = False
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> list[str]:
-        """As :meth:`StoreFolder.names`."""
-        try:
-            with os.scandir(self.path) as found:
-                return [entry.name for entry in found]
-        except FileNotFoundError:
-            return []
-
-    def sizes(self) -> dict[str, int]:
-        """As :meth:`StoreFolder.sizes`."""
-        return {name: (self.path / name).stat().st_size for name in self.names()}
-
-    def fetch(self, name: str) -> Path:
-        """As :meth:`StoreFolder.fetch`; the file may be missing."""
-        return self.path / name
-
-    def check_writable(self) -> None:
-        """As :meth:`StoreFolder.check_writable`: what is written first says it."""
-
-    def commit(self, name: str) -> None:
-        """As :meth:`StoreFolder.commit`."""
-
-    def remove(self, name: str) -> None:
-        """As :meth:`StoreFolder.remove`."""
-        (self.path / name).unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import struct
-import uuid
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -159,7 +158,7 @@ def _indexed_shard(name: str, size: int, keys_offset: int) -> IndexedShard:
 
 
 def write_segment(
-    folder: Path,
+    temporary: Path,
     columns: Mapping[str, Sequence[int]],
     shards: Sequence[IndexedShard],
     chunks: Iterable[Entries],
@@ -167,25 +166,22 @@ def write_segment(
     """Write an index file, and return its path.
 
     Args:
+        temporary: path that it is written at, before it is moved to its name in the same folder.
         columns: view -> layers, of every shard.
         shards: by name; entries have their numbers.
         chunks: all entries, sorted by key, each key once.
 
     Raises:
-        OSError: the file cannot be written; nothing is left behind.
+        OSError: the file cannot be written.
     """
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            fences, checksums = _write_pages(file, chunks)
-            about = {"format": INDEX_FORMAT, "columns": {view: list(layers) for view, layers in columns.items()}}
-            head = json.dumps(about | {"shards": shards}, separators=(",", ":")).encode() + b"\n"
-            head += np.array(fences, "S16").tobytes() + np.array(checksums, "<u8").tobytes()
-            file.write(head + _TRAILER.pack(len(head), MAGIC))
-        path = folder / f"{xxhash.xxh3_128_hexdigest(head)}{INDEX_SUFFIX}"
-        os.replace(temporary, path)  # not synced: what a power cut leaves of it is found to be damaged
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open(temporary, "wb") as file:
+        fences, checksums = _write_pages(file, chunks)
+        about = {"format": INDEX_FORMAT, "columns": {view: list(layers) for view, layers in columns.items()}}
+        head = json.dumps(about | {"shards": shards}, separators=(",", ":")).encode() + b"\n"
+        head += np.array(fences, "S16").tobytes() + np.array(checksums, "<u8").tobytes()
+        file.write(head + _TRAILER.pack(len(head), MAGIC))
+    path = temporary.with_name(f"{xxhash.xxh3_128_hexdigest(head)}{INDEX_SUFFIX}")
+    os.replace(temporary, path)  # not synced: what a power cut leaves of it is found to be damaged
     return path
 
 

@@ -110,7 +110,8 @@ class SegmentFiles:
     def _write(
         self, columns: dict[str, tuple[int, ...]], shards: Sequence[IndexedShard], chunks: Iterable[Entries]
     ) -> Path:
-        path = write_segment(self._folder.path, columns, shards, chunks)
+        with self._folder.temporary() as temporary:
+            path = write_segment(temporary, columns, shards, chunks)
         try:
             self._folder.commit(path.name)
         except Exception as error:  # each storage has its own; one that may only be read is read all the same

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from permafrost.data import atomic
 from permafrost.data.errors import MachineError
 from permafrost.data.latents.maintenance import remove_stores
 from permafrost.data.store import store as store_module
@@ -172,7 +173,7 @@ def test_an_index_that_tells_other_places_is_not_believed(indexed, wrong):
     else:
         columns = {"max": (0,)}
     path.unlink()
-    write_segment(indexed.path, columns, told.shards, [entries])
+    write_segment(indexed.path / "new", columns, told.shards, [entries])
     fresh = LatentStore(indexed.path, IDENTITY)
     if wrong == "columns":
         with pytest.raises(MachineError, match="Remove the index files"):
@@ -224,7 +225,7 @@ def test_entries_are_found_by_key_wherever_pages_end(tmp_path):
     keys = text_keys([f"key {number}" for number in range(50)])
     for count in (0, 1, 3, 4, 5, 50):
         entries = merge.sort_entries(merge.entries_of([keys[:count]]))
-        path = write_segment(tmp_path, {"mean": (0,)}, [IndexedShard("0" * 32 + ".h5", 1, 0)], [entries])
+        path = write_segment(tmp_path / "new", {"mean": (0,)}, [IndexedShard("0" * 32 + ".h5", 1, 0)], [entries])
         asked = keys[rng.sample(range(50), 30)]
         asked = asked[merge.key_order(asked)]
         shards, rows = Segment(path).find(asked)
@@ -233,6 +234,16 @@ def test_entries_are_found_by_key_wherever_pages_end(tmp_path):
         assert [row for row, shard in zip(rows.tolist(), shards, strict=True) if shard == 0] == [
             stored[key] for key in asked.tolist() if key in stored
         ]
+
+
+def test_what_a_killed_process_left_of_an_index_goes_with_the_next(store):
+    for start in range(0, 60, 6):
+        add(store, TEXTS[start : start + 6])
+    left = store.path / f".{'0' * 32}.999999999-1@{atomic._host()}.tmp"
+    left.write_bytes(b"pages")
+    assert_reads_what_the_shards_hold(store)
+    assert index_files(store)
+    assert not left.exists()
 
 
 def test_what_is_no_index_is_refused(tmp_path):
