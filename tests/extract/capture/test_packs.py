@@ -71,6 +71,9 @@ def test_a_row_and_a_pack_of_exactly_their_limit_are_one():
         assert sorted((len(row) for pack in packs for row in pack), reverse=True) == expected
     for budget, expected in ((48, [3]), (47, [2, 1]), (32, [2, 1]), (31, [1, 1, 1])):
         assert [len(pack) for pack in make_packs(as_tokens(rows), Road.TREE, 1, budget)] == expected
+    long = as_tokens([[number] * 300 for number in range(1, 4)])
+    for budget, expected in ((900, [3]), (899, [2, 1])):
+        assert [len(pack) for pack in make_packs(long, Road.EQUAL, 1, budget)] == expected
     for budget, expected in ((10, [3]), (9, [2, 1]), (8, [2, 1]), (7, [1, 2])):
         assert [len(pack) for pack in make_packs(as_tokens(rows), Road.ROWS, 1, budget)] == expected
     for budget, expected in ((12, [3]), (11, [2, 1]), (8, [2, 1]), (7, [1, 1, 1])):
