@@ -73,12 +73,18 @@ def pretrain(
         MachineError: something cannot be written.
     """
     progress = progress or NoProgress()
-    if folder.exists():
-        return read_existing(spec, texts, folder)
-    with _held(folder, progress):
-        if folder.exists():
-            return read_existing(spec, texts, folder)
-        return _pretrain(spec, texts, folder, progress, device)
+    if not folder.exists():
+        with _held(folder, progress):
+            if not folder.exists():
+                return _pretrain(spec, texts, folder, progress, device)
+    model = read_existing(spec, texts, folder)
+    shutil.rmtree(_checkpoints(folder), ignore_errors=True)  # of a process that was killed once the model was there
+    return model
+
+
+def _checkpoints(folder: Path) -> Path:
+    """Return the folder of the checkpoints of a model folder."""
+    return folder.with_name(folder.name + CHECKPOINTS)
 
 
 @contextmanager
@@ -106,7 +112,7 @@ def _pretrain(spec: LanguageSpec, texts: Iterable[str], folder: Path, progress: 
     blocks, held_out = blocks_of(spec, vocabulary, counted, folder.parent)
     source = origin(spec, vocabulary.digest, counted.digest, dtype)
     masking = vocabulary.masking(spec.mask_share) if spec.objective == "masked" else None
-    checkpoints = folder.with_name(folder.name + CHECKPOINTS)
+    checkpoints = _checkpoints(folder)
     from permafrost.extract.pretraining.trainer import LanguageTrainer, newest_checkpoint, open_folder
 
     try:

@@ -91,7 +91,9 @@ def test_a_second_call_says_that_the_model_is_there_and_does_nothing(bench, figu
     record = json.loads((folder / "pretraining.json").read_text("utf-8"))
     record.pop("guessed")  # as one that was made before there were intervals
     resigned(folder, record)
+    (folder.with_name("gpt-small.checkpoints") / "checkpoint-1").mkdir(parents=True)  # a kill came before their end
     assert bench.command("pretrain", "gpt-small", settings=small(bench))[0] == 0
+    assert [path.name for path in folder.parent.iterdir()] == ["gpt-small"]
     assert first["steps"] == -(-first["blocks"] // 64)
     assert len(list(bench.runs.iterdir())) == 1
     assert bench.command("pretrain", "gpt-small", settings=small(bench))[1].endswith("it was there already\n")
