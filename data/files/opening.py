@@ -56,14 +56,22 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
         data = self._unpacked.read(len(buffer))
         self._count += len(data)
-        read = max(self._packed.tell(), 1)
-        if self._count > MOST_UNPACKED and self._count > LARGEST_RATIO * read:
-            raise CorpusError(
-                f"{self._path}: its first {read:,} bytes unpack to more than {LARGEST_RATIO} times as many; no file of "
-                "texts is like that. Unpack it and give the unpacked file if it is right."
-            )
+        _check_ratio(self._path, max(self._packed.tell(), 1), self._count)
         buffer[: len(data)] = data
         return len(data)
+
+
+def _check_ratio(path: Path, packed: int, unpacked: int) -> None:
+    if unpacked > MOST_UNPACKED and unpacked > LARGEST_RATIO * packed:
+        raise CorpusError(
+            f"{path}: its first {packed:,} bytes unpack to more than {LARGEST_RATIO} times as many; no file of "
+            "texts is like that. Unpack it and give the unpacked file if it is right."
+        )
+
+
+def check_unpacked(path: Path, size: int) -> None:
+    """Raise a :class:`CorpusError` if a file, whose format packs its content, unpacks to far more bytes than it has."""
+    _check_ratio(path, path.stat().st_size, size)
 
 
 @contextmanager
