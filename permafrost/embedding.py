@@ -234,13 +234,13 @@ def _read_embedded(out: Path, beside: Path, known: Mapping[str, Any]) -> Embedde
         texts = parquet.read_table(beside)["text"].to_pylist()
         changed = beside if digest_of_parts(text.encode() for text in texts) != known["texts"] else None
         changed = out if file_digest(out) != known[VECTORS] else changed
-        vectors = None if changed else np.load(out, mmap_mode="r")
-        if vectors is not None and (vectors.ndim != 2 or len(vectors) != len(texts)):
-            changed = out
+        if changed:
+            raise DamageError(f"{changed} is not as it was written; {REMEDY}.")
+        vectors = np.load(out, mmap_mode="r")
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ValueError("its vectors are of other texts")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DamageError(f"{beside} cannot be read ({first_line(error)}); {REMEDY}.") from error
-    if changed:
-        raise DamageError(f"{changed} is not as it was written; {REMEDY}.")
     return Embedded(texts=texts, vectors=vectors, existed=True)
 
 

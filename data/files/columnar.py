@@ -12,9 +12,8 @@ from typing import Any
 
 from permafrost.data.errors import EMPTY_ROW, CorpusError
 from permafrost.data.files.json_rows import TypedRow
-from permafrost.data.files.opening import MOST_FIELDS, check_unpacked
+from permafrost.data.files.opening import MOST_FIELDS, check_unpacked, check_workbook
 from permafrost.data.files.settings import Skip, refuse_row
-from permafrost.data.files.workbook import check_workbook
 from permafrost.data.plugin_registry import find, named_errors, origin_of
 from permafrost.data.plugins import Reader
 
