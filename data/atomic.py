@@ -6,6 +6,7 @@ A file or folder is written under a temporary name, synced, then renamed: a read
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import platform
 import re
@@ -16,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from permafrost.data.errors import MachineError
 
@@ -26,6 +27,9 @@ TEMPORARY_NAME = re.compile(
     r"\.(?P<prefix>.*)[0-9a-f]{32}(\.(?P<pid>\d+)-(?P<started>\d+)@(?P<host>[\w-]*))?\.tmp", re.DOTALL
 )
 """Name of :func:`temporary_path`: prefix, random digits, and the process that writes it."""
+
+LARGEST_JSON = 1 << 26
+"""Bytes of the largest file of :func:`read_json`."""
 
 SECONDS_OF_OTHERS = 3600.0
 """Age from which a temporary file of another host, or of an earlier version, belongs to no running process."""
@@ -156,6 +160,19 @@ def open_regular(path: Path, mode: str, buffering: int = -1) -> IO[bytes]:
         if error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP):
             raise MachineError(f"{path} is no regular file; move it away.") from error
         raise
+
+
+def read_json(path: Path) -> Any:
+    """Return what a small JSON file holds; None if it is not there, or cannot be read as JSON.
+
+    Raises:
+        MachineError: as of :func:`open_regular`.
+    """
+    try:
+        with open_regular(path, "rb") as file:
+            return json.loads(file.read(LARGEST_JSON))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from permafrost.data.atomic import open_regular, remove_leftovers, write_atomically
+from permafrost.data.atomic import read_json, remove_leftovers, write_atomically
 from permafrost.data.digests import digest_of_parts
 from permafrost.data.errors import MachineError
 
@@ -49,12 +49,11 @@ class Memo:
 
     def _entries(self) -> dict[str, str]:
         try:
-            with open_regular(self.path, "rb") as file:
-                content = json.loads(file.read())
+            content = read_json(self.path)
             entries: dict[str, str] = content["entries"]
             sound = isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
             return entries if sound and content["checksum"] == _checksum(entries) else {}
-        except (OSError, MachineError, ValueError, KeyError, TypeError, RecursionError):
+        except (MachineError, KeyError, TypeError):
             return {}
 
 

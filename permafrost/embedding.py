@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from permafrost.data.digests import digest_of_parts, file_digest
+from permafrost.data.digests import DamageError, digest_of_parts, file_digest
 from permafrost.data.errors import InputError, first_line
 from permafrost.data.export.export import make_folder
 from permafrost.data.export.table_files import METADATA, write_columns
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from permafrost.data.latents.array import LatentArray
 
 Vectors = NDArray[np.float32]
+
+VECTORS = "vectors"
+"""Key of what is recorded beside the vectors: their digest, once all are written."""
+
+REMEDY = "remove the vectors and the texts beside them, and embed the texts again"
 
 SEARCH_ROWS = 4096
 """Vectors that are compared with the query at once."""
@@ -191,13 +196,17 @@ def embed_file(embedder: Embedder, texts: Sequence[str] | None, out: Path, progr
 
     Raises:
         InputError: the file is there with vectors of other texts or of another model, or there are no texts.
+        DamageError: it or the file of texts is not as it was written.
     """
     if out.suffix != ".npy":
         raise InputError(f"--out {out}: vectors are written as .npy; name the file so.")
     beside = out.with_suffix(".texts.parquet")
-    if texts is None and not (out.is_file() and beside.is_file()):
-        raise InputError(f"--out {out}: there are no vectors yet; give the texts, --file FILE.")
+    for path in (out, beside):
+        if path.exists() and not path.is_file():
+            raise InputError(f"--out {out}: {path.name} is no regular file; name another file.")
     known = _read_about(out, beside)
+    if texts is None and not (known and out.is_file() and known.get(VECTORS)):
+        raise InputError(f"--out {out}: there are no vectors yet; give the texts, --file FILE.")
     about = dict(embedder.identity)
     if texts is not None:
         about["texts"] = digest_of_parts(text.encode() for text in texts)
@@ -205,9 +214,8 @@ def embed_file(embedder: Embedder, texts: Sequence[str] | None, out: Path, progr
         is_same_model = all(known.get(key) == value for key, value in embedder.identity.items())
         others = "other texts" if is_same_model else "another model"
         raise InputError(f"--out {out}: it holds vectors of {others}; name another file, or remove this one.")
-    if out.is_file():
-        stored = parquet.read_table(beside)["text"].to_pylist() if texts is None else texts
-        return Embedded(texts=stored, vectors=np.load(out, mmap_mode="r"), existed=True)
+    if known and out.is_file() and known.get(VECTORS):
+        return _read_embedded(out, beside, known)
     assert texts is not None
     vectors = embedder.reader(texts, progress)
     source = _TextVectors(texts, vectors(0, 1).shape[1], vectors)
@@ -216,7 +224,24 @@ def embed_file(embedder: Embedder, texts: Sequence[str] | None, out: Path, progr
     state = out.with_name(f".{out.name}.state")
     with progress.bar("texts to npy", len(texts)) as advance:
         write_tensors([npy_file(out, source.tensors[0])], source, state, fingerprint(about), advance)
+    write_columns(beside, source, about | {VECTORS: file_digest(out)}, anew=True)
     return Embedded(texts=texts, vectors=np.load(out, mmap_mode="r"))
+
+
+def _read_embedded(out: Path, beside: Path, known: Mapping[str, Any]) -> Embedded:
+    """Return what is in a finished file of vectors and the one of its texts; both are compared with their digests."""
+    try:
+        texts = parquet.read_table(beside)["text"].to_pylist()
+        changed = beside if digest_of_parts(text.encode() for text in texts) != known["texts"] else None
+        changed = out if file_digest(out) != known[VECTORS] else changed
+        if changed:
+            raise DamageError(f"{changed} is not as it was written; {REMEDY}.")
+        vectors = np.load(out, mmap_mode="r")
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ValueError("its vectors are of other texts")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DamageError(f"{beside} cannot be read ({first_line(error)}); {REMEDY}.") from error
+    return Embedded(texts=texts, vectors=vectors, existed=True)
 
 
 def _read_about(out: Path, beside: Path) -> dict[str, Any] | None:
@@ -228,13 +253,13 @@ def _read_about(out: Path, beside: Path) -> dict[str, Any] | None:
     if not beside.exists() and not out.exists():
         return None
     try:
-        about = json.loads((parquet.read_schema(beside).metadata or {})[METADATA])
-    except (OSError, ValueError, KeyError) as error:
+        about = dict(json.loads((parquet.read_schema(beside).metadata or {})[METADATA]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"--out {out}: it is there, and {beside.name} beside it does not say what it holds ({first_line(error)}); "
             "name another file."
         ) from error
-    return dict(about)
+    return about
 
 
 def nearest_texts(embedded: Embedded, query: Vectors, count: int = 10) -> list[Neighbour]:

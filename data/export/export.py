@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from permafrost.data.atomic import file_lock, remove_leftovers, write_atomically
+from permafrost.data.atomic import file_lock, read_json, remove_leftovers, write_atomically
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.export.table_files import part_names, write_columns, write_parts
 from permafrost.data.export.tensor_files import TensorFile, npy_file, safetensors_file, write_tensors
@@ -163,8 +163,5 @@ def _check_disk(folder: Path, source: VectorSource, names: list[str]) -> None:
 
 def _read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of an export; None if the folder has none that can be read."""
-    try:
-        record = json.loads((folder / RECORD).read_bytes())
-    except (OSError, ValueError):
-        return None
+    record = read_json(folder / RECORD)
     return record if isinstance(record, dict) and isinstance(record.get("of"), dict) else None

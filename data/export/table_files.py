@@ -53,9 +53,9 @@ def write_parts(
             move_into_place(temporary, folder / name)
 
 
-def write_columns(path: Path, source: VectorSource, about: Mapping[str, Any]) -> None:
-    """Write the columns of the rows alone, as parquet, unless the file is there."""
-    if path.exists():
+def write_columns(path: Path, source: VectorSource, about: Mapping[str, Any], anew: bool = False) -> None:
+    """Write the columns of the rows alone, as parquet; a file that is there stays unless they are written ``anew``."""
+    if path.exists() and not anew:
         return
     schema = source.schema.with_metadata({METADATA: json.dumps(about).encode()})
     rows = source.tensors[0].rows

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from permafrost.data.atomic import move_into_place, write_atomically
+from permafrost.data.atomic import move_into_place, open_regular, read_json, write_atomically
 from permafrost.data.export.vectors import SIZES, Tensor, VectorSource, block_rows
 
 SYNC_SECONDS = 10.0
@@ -117,9 +117,9 @@ def write_tensors(
 def _rows_done(state: Path, description: str, files: Sequence[TensorFile], temporary: Sequence[Path]) -> int:
     """Return the number of rows that are on the disk of files that were begun; 0 if they must be written anew."""
     try:
-        record = json.loads(state.read_bytes())
+        record = read_json(state)
         done = int(record["rows"]) if record["of"] == description else 0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return 0
     for path, file in zip(temporary, files, strict=True):
         whole = [place for place in (path, file.path) if place.exists() and place.stat().st_size == file.size]
@@ -128,17 +128,17 @@ def _rows_done(state: Path, description: str, files: Sequence[TensorFile], tempo
     return done
 
 
-def _open(path: Path, file: TensorFile, done: int) -> BinaryIO:
+def _open(path: Path, file: TensorFile, done: int) -> IO[bytes]:
     """Open a file under its temporary name, of its final size; one that is whole already is opened where it is."""
     if done:
-        return open(path if path.exists() else file.path, "r+b", buffering=0)
-    handle = open(path, "w+b", buffering=0)
+        return open_regular(path if path.exists() else file.path, "r+b", buffering=0)
+    handle = open_regular(path, "w+b", buffering=0)
     os.truncate(handle.fileno(), file.size)
     _write_all(handle, file.header, 0)
     return handle
 
 
-def _write_block(handle: BinaryIO, first: int, tensor: Tensor, bits: str, block: NDArray[Any], start: int) -> None:
+def _write_block(handle: IO[bytes], first: int, tensor: Tensor, bits: str, block: NDArray[Any], start: int) -> None:
     """Write ``[layer, row, width]`` to a tensor that begins at the byte ``first``, from row ``start`` on."""
     row_bytes = tensor.width * SIZES[bits]  # type: ignore[index]
     for position, layer in enumerate(block):
@@ -150,7 +150,7 @@ def _write_block(handle: BinaryIO, first: int, tensor: Tensor, bits: str, block:
         _write_all(handle, values.data.cast("B"), first + (position * tensor.rows + start) * row_bytes)
 
 
-def _write_all(handle: BinaryIO, content: bytes | memoryview, place: int) -> None:
+def _write_all(handle: IO[bytes], content: bytes | memoryview, place: int) -> None:
     view = memoryview(content)
     while view:
         written = os.pwrite(handle.fileno(), view, place)

@@ -12,6 +12,7 @@ from typing import Any
 
 from permafrost.data.errors import EMPTY_ROW, CorpusError
 from permafrost.data.files.json_rows import TypedRow
+from permafrost.data.files.opening import MOST_FIELDS, check_unpacked, check_workbook
 from permafrost.data.files.settings import Skip, refuse_row
 from permafrost.data.plugin_registry import find, named_errors, origin_of
 from permafrost.data.plugins import Reader
@@ -24,7 +25,16 @@ def read_parquet(path: Path) -> Iterator[TypedRow]:
     """Read a parquet file; one batch of rows is in memory at a time."""
     from pyarrow import parquet  # slow to import, and text files do without it
 
-    with _arrow_errors(path, "parquet file"), parquet.ParquetFile(path, memory_map=False) as file:
+    with _arrow_errors(path, "parquet file"):
+        metadata = parquet.read_metadata(path)
+        groups = range(metadata.num_row_groups)
+        chunks = [metadata.row_group(group).column(at) for group in groups for at in range(metadata.num_columns)]
+        check_unpacked(path, sum(chunk.total_uncompressed_size for chunk in chunks))
+        repeated = sorted({chunk.path_in_schema for chunk in chunks if _may_repeat(chunk)})
+    with (
+        _arrow_errors(path, "parquet file"),
+        parquet.ParquetFile(path, memory_map=False, read_dictionary=repeated) as file,
+    ):
         _check_names(path, file.schema_arrow.names)
         yield from _rows(path, file.iter_batches(BATCH_ROWS), file.schema_arrow)
 
@@ -56,6 +66,7 @@ def read_xlsx(path: Path, skip: Skip = refuse_row) -> Iterator[TypedRow]:
         raise CorpusError(
             f"{path}: xlsx needs python-calamine: pip install 'permafrost[xlsx]', or save the sheet as .csv."
         ) from None
+    check_workbook(path)
     try:
         rows = calamine.CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).to_python()
     except (calamine.CalamineError, OSError, ValueError) as error:
@@ -161,11 +172,41 @@ def _is_binary(kind: Any) -> bool:
     return any(check(kind) for check in checks)
 
 
+def _may_repeat(chunk: Any) -> bool:
+    """Return whether texts of a column of a parquet file are stored once, however often they occur."""
+    return chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page and "." not in chunk.path_in_schema
+
+
+def _size(column: Any) -> int:
+    """Return the bytes of a column of Arrow once each of its rows has a value of its own."""
+    from pyarrow import compute, types
+
+    kind = column.type
+    if not types.is_dictionary(kind) or not (types.is_string(kind.value_type) or types.is_binary(kind.value_type)):
+        return int(column.nbytes)
+    return int(compute.sum(compute.binary_length(column.dictionary).take(column.indices)).as_py() or 0)
+
+
+def _unpacked(path: Path, parts: Iterator[Any]) -> Iterator[Any]:
+    """Yield parts of a file whose repeated values are written out; refuse what is far larger than the file."""
+    import pyarrow
+
+    size = 0
+    for part in parts:
+        size += sum(map(_size, part.columns))
+        check_unpacked(path, size)
+        arrays = [
+            column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+            for column in part.columns
+        ]
+        yield pyarrow.RecordBatch.from_arrays(arrays, names=part.schema.names)
+
+
 def _rows(path: Path, batches: Any, schema: Any) -> Iterator[TypedRow]:
     names, number = names_of_classes(schema), 0
     binary = [field.name for field in schema if _is_binary(field.type)]
     try:
-        parts = (part for batch in batches for part in _parts(batch))
+        parts = _unpacked(path, (part for batch in batches for part in _parts(batch)))
         for part in parts:
             try:
                 rows = iter(part.to_pylist())
@@ -191,5 +232,7 @@ def _arrow_errors(path: Path, noun: str) -> Iterator[None]:
 
 
 def _check_names(path: Path, names: list[str]) -> None:
+    if len(names) > MOST_FIELDS:
+        raise CorpusError(f"{path}: a row has {len(names):,} fields, and at most {MOST_FIELDS:,} are read.")
     if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
         raise CorpusError(f"{path}: the header names the column '{duplicates[0]}' twice; rename one of them.")

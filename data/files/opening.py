@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,12 @@ MOST_UNPACKED, LARGEST_RATIO = 1 << 24, 100
 SAMPLE = 1 << 20
 """Bytes at the start of a file that its encoding and layout are found from."""
 
+MOST_CELLS = 1 << 24
+"""A sheet may span so many cells, and beyond them so many times the cells that it has as a file may unpack to."""
+
+PLACE = re.compile(rb"""\br\s*=\s*["']([A-Za-z]{0,4})([0-9]{1,10})["']""")
+"""Place of a cell, or number of a row, in a sheet."""
+
 MARK = "\ufeff"
 """Mark of UTF-8 and UTF-16 at the start of a file."""
 
@@ -56,14 +63,22 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
         data = self._unpacked.read(len(buffer))
         self._count += len(data)
-        read = max(self._packed.tell(), 1)
-        if self._count > MOST_UNPACKED and self._count > LARGEST_RATIO * read:
-            raise CorpusError(
-                f"{self._path}: its first {read:,} bytes unpack to more than {LARGEST_RATIO} times as many; no file of "
-                "texts is like that. Unpack it and give the unpacked file if it is right."
-            )
+        _check_ratio(self._path, max(self._packed.tell(), 1), self._count)
         buffer[: len(data)] = data
         return len(data)
+
+
+def _check_ratio(path: Path, packed: int, unpacked: int) -> None:
+    if unpacked > MOST_UNPACKED and unpacked > LARGEST_RATIO * packed:
+        raise CorpusError(
+            f"{path}: its first {packed:,} bytes unpack to more than {LARGEST_RATIO} times as many; no file of "
+            "texts is like that. Unpack it and give the unpacked file if it is right."
+        )
+
+
+def check_unpacked(path: Path, size: int) -> None:
+    """Raise a :class:`CorpusError` if a file, whose format packs its content, unpacks to far more bytes than it has."""
+    _check_ratio(path, path.stat().st_size, size)
 
 
 @contextmanager
@@ -179,3 +194,53 @@ def _line_end(sample: bytes, encoding: str) -> str:
     """Return the end of a line: a carriage return if the file has no other, as on the first Macintosh."""
     alone = b"\r" in sample and b"\n" not in sample and not encoding.startswith(("utf-16", "utf-32"))
     return "\r" if alone else "\n"
+
+
+def check_workbook(path: Path) -> None:
+    """Raise a :class:`CorpusError` if a workbook unpacks to far more bytes than it has, or spans far more cells."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(path, sum(member.file_size for member in archive.infolist()))
+            for member in archive.infolist():
+                _check_sheet(path, archive, member)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise CorpusError(f"{path}: it cannot be read as a workbook ({error}).") from error
+
+
+def _check_sheet(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    cells, rows, columns = 0, [1 << 40, 0], set[bytes]()
+    for found in _places(archive, member):
+        row = int(found[2])
+        rows = [min(rows[0], row), max(rows[1], row)]
+        if found[1]:
+            cells += 1
+            columns.add(found[1])
+    if not cells:
+        return
+    numbers = [_number_of(column.upper()) for column in columns]
+    spanned = (rows[1] - rows[0] + 1) * (max(numbers) - min(numbers) + 1)
+    if spanned > MOST_CELLS and spanned > LARGEST_RATIO * cells:
+        raise CorpusError(
+            f"{path}: a sheet has {cells:,} cells that span {spanned:,}; remove those far from the others, or save the "
+            "sheet as .csv."
+        )
+
+
+def _number_of(column: bytes) -> int:
+    """Return the number of a column that letters name: of AA, 27."""
+    number = 0
+    for letter in column:
+        number = 26 * number + letter - 64
+    return number
+
+
+def _places(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[re.Match[bytes]]:
+    """Yield the places that a member of an archive names; one across two blocks is found too."""
+    with archive.open(member) as file:
+        rest = b""
+        while block := file.read(SAMPLE):
+            text, end = rest + block, 0
+            for found in PLACE.finditer(text):
+                end = found.end()
+                yield found
+            rest = text[max(end, len(text) - 64) :]

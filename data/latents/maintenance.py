@@ -49,11 +49,15 @@ class Finding:
 
 
 def store_folders(cache: Path) -> list[Path]:
-    """Return every folder of ``cache`` that holds shards, shards set aside or temporary files."""
+    """Return every folder of ``cache`` that holds shards, shards set aside or temporary files, each once.
+
+    A link to a store in the same cache is left out.
+    """
     patterns = (f"*/*/*{SUFFIX}*", f"*/*/.*{TEMPORARY_SUFFIX}")
     folders = {path.parent for pattern in patterns for path in cache.glob(pattern)}
     folders |= {path.parent for path in files_below(cache, [SUFFIX])} if url_of(cache) else set()
-    return sorted(folder for folder in folders if STORE_NAME.fullmatch(folder.name))
+    stores = sorted(folder for folder in folders if STORE_NAME.fullmatch(folder.name))
+    return sorted(_distinct(sorted(stores, key=Path.is_symlink)))
 
 
 def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
@@ -74,7 +78,15 @@ def pick_stores(cache: Path, names: Sequence[str]) -> list[Path]:
             reason = "fits several stores" if matches else "is no store"
             raise StoreError(f"'{name}' {reason} in {cache}. {nearest(name, [folder.name for folder in folders])}")
         stores += matches
-    return stores
+    return _distinct(stores)
+
+
+def _distinct(folders: Iterable[Path]) -> list[Path]:
+    """Return folders without those that are an earlier one under another name."""
+    first = dict[Path, Path]()
+    for folder in folders:
+        first.setdefault(folder.resolve(), folder)
+    return list(first.values())
 
 
 def store_summary(folder: Path) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def examine(path: Path) -> Finding | None:
         return Finding(path, tuple(problems)) if problems else None
     try:
         shard = Shard(path)
-        misplaced = [] if shard.identity.name == path.parent.name else ["it belongs to another store"]
+        misplaced = [] if shard.identity.name == path.parent.resolve().name else ["it belongs to another store"]
         problems = shard.problems() + misplaced
     except ShardError as error:
         return Finding(path, (error.reason,), isinstance(error, OtherVersionError))

@@ -57,10 +57,17 @@ def make_tokenizer(files: TokenizerFiles) -> "PreTrainedTokenizerFast":
         assert tokenizer.backend_tokenizer is not None
     except BackboneError:
         raise
-    except Exception as error:  # a broken tokenizer file fails in as many ways as it has fields
+    except BaseException as error:  # a broken tokenizer file fails in as many ways as it has fields
+        if not is_failure(error):
+            raise
         reason = first_line(error)
         raise BackboneError(f"{files.folder}: no tokenizer can be made of it ({reason}).") from error
     return tokenizer
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether tokenizers has failed: with an exception, or a panic of its Rust code, which is none of Python."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def tokenizer_digest(tokenizer: "Tokenizer") -> str:

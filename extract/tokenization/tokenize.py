@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from permafrost.data.errors import first_line
 from permafrost.data.plan.plan import NO_WINDOWS, TEXT
 from permafrost.data.ragged import Counts, offsets_from_lengths
 from permafrost.data.spec import SpecError
 from permafrost.data.text import Segments, Text, TextError, expand_windows, quote_text
+from permafrost.extract.architecture.configuration import BackboneError
+from permafrost.extract.backbones.tokenizer import is_failure
 from permafrost.extract.tokenization.token_batch import TokenBatch, TokenBatchBuilder, TokenizedText
 from permafrost.extract.tokenization.windows import Pair, joint, stretches
 
@@ -52,20 +55,24 @@ def tokenize(
         TextError: a text has no token, has no such window, or its first segment leaves no room in ``max_tokens`` for
             ``stride`` tokens of the second and one more.
         SpecError: the template alone fills ``max_tokens``, or leaves no room for more than ``stride`` tokens.
+        BackboneError: the tokenizer fails on a text.
     """
     paired = any(isinstance(text, Segments) for text in texts)
     echo = template.count(TEXT) == 2
     batch = TokenBatchBuilder(paired, echo, characters)
-    for encoding, windows in _encode(tokenizer, texts, template, add_special_tokens, paired or echo or characters):
-        pair: Pair | None = None
-        for text in windows:
-            if isinstance(text, Segments):
-                pair = pair or Pair(text, encoding, max_tokens, stride)
-                batch.add(pair.window(text.window))
-            else:
-                if len(encoding) > max_tokens and not (echo or characters):  # where to cut needs offsets
-                    encoding = tokenizer.encode(template.replace(TEXT, text), add_special_tokens=add_special_tokens)
-                batch.add(_tokenize_single(encoding, text, template, max_tokens, echo, characters, stride))
+    try:
+        for encoding, windows in _encode(tokenizer, texts, template, add_special_tokens, paired or echo or characters):
+            pair: Pair | None = None
+            for text in windows:
+                if isinstance(text, Segments):
+                    pair = pair or Pair(text, encoding, max_tokens, stride)
+                    batch.add(pair.window(text.window))
+                else:
+                    if len(encoding) > max_tokens and not (echo or characters):  # where to cut needs offsets
+                        encoding = tokenizer.encode(template.replace(TEXT, text), add_special_tokens=add_special_tokens)
+                    batch.add(_tokenize_single(encoding, text, template, max_tokens, echo, characters, stride))
+    except OverflowError as error:
+        raise BackboneError("the tokenizer of the backbone gives a token that no model has: it is damaged.") from error
     return batch.build()
 
 
@@ -105,11 +112,16 @@ def _encode(
 
     runs = ((key, list(windows)) for key, windows in groupby(texts, tokenizer_input))
     while chunk := list(_chunk(runs)):
-        yield from zip(
-            encode([key for key, _ in chunk], add_special_tokens=add_special_tokens),
-            (windows for _, windows in chunk),
-            strict=True,
-        )
+        try:
+            encodings = encode([key for key, _ in chunk], add_special_tokens=add_special_tokens)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise BackboneError(
+                f"the tokenizer of the backbone fails on a text ({first_line(error)}): its files are damaged, or of "
+                "another version; set plan.tokenizer to a folder of one that works."
+            ) from error
+        yield from zip(encodings, (windows for _, windows in chunk), strict=True)
 
 
 def _chunk(runs: Iterator[tuple[str | tuple[str, str], list[Text]]]) -> Iterator[tuple[Any, list[Text]]]:

@@ -68,6 +68,8 @@ def run_guarded(command: Callable[[], Any]) -> int:
         raise
     except BaseException as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
+            if isinstance(getattr(error, "message", None), str):
+                error.message = escape_control(error.message)  # type: ignore[attr-defined]
             error.show()
             context: Any = getattr(error, "ctx", None)
             named = {option.name for option in context.command.params} if context else set()

@@ -19,7 +19,8 @@ from typing import Annotated, Any
 import typer
 
 from permafrost.cli.exit_codes import describe_end
-from permafrost.data.errors import InputError
+from permafrost.data.atomic import open_regular
+from permafrost.data.errors import InputError, MachineError
 from permafrost.data.text import escape_control
 
 
@@ -30,18 +31,18 @@ class EventLog:
         """Open the file, and make its folder.
 
         Raises:
-            InputError: the path is that of a folder.
+            InputError: the path is that of a folder, a pipe or a device.
         """
-        if path.is_dir():
-            raise InputError(f"--log {path}: a file is needed, and this is a folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a", encoding="utf-8")
+        try:
+            self._file = open_regular(path, "ab", buffering=0)
+        except MachineError as error:
+            raise InputError(f"--log {path}: a file is needed, and this is a folder, a pipe or a device.") from error
 
     def write(self, event: str, **facts: Any) -> None:
         """Append an event."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event} | facts
-        self._file.write(escape_control(json.dumps(line, ensure_ascii=False, default=str)) + "\n")
-        self._file.flush()
+        self._file.write(escape_control(json.dumps(line, ensure_ascii=False, default=str)).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""

@@ -29,8 +29,8 @@ def check_output_path(out: Path, source: Path | None = None) -> None:
     """Raise :class:`InputError` if predictions cannot be written to a file; called before they are made."""
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(f"--out {out}: answers are written as {' or '.join(SUFFIXES)}; name the file so.")
-    if out.is_dir():
-        raise InputError(f"--out {out}: it is a folder; name a file.")
+    if out.exists() and not out.is_file():
+        raise InputError(f"--out {out}: it is a {'folder' if out.is_dir() else 'device or pipe'}; name a file.")
     if source and out.exists() and source.exists() and out.samefile(source):
         raise InputError(f"--out {out}: it is the file that is read; name another.")
 

@@ -85,9 +85,9 @@ def write_comparison(frame: pd.DataFrame, out: Path, settings: Grid | None = Non
         settings: as of :func:`settings_grid`.
 
     Raises:
-        ReportError: ``out`` is a folder or its folder is missing.
+        ReportError: ``out`` is a folder, a pipe or a device, or its folder is missing.
     """
-    if out.is_dir() or not out.parent.is_dir():
+    if (out.exists() and not out.is_file()) or not out.parent.is_dir():
         raise ReportError(f"{out}: a file in a folder that is there is needed; set --out to another.")
     with drawing_settings():
         section = _section(frame, settings)

@@ -1,12 +1,15 @@
 """The command embed: vectors of a file beside its texts, kept and searched; of a run, of a backbone."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import permafrost as pf
 from permafrost import api, embedding, inspection
@@ -187,3 +190,30 @@ def test_a_run_predicts_on_this_machine_wherever_it_was_trained(finished):
     assert with_device(trained_there, "cpu").recipe.extraction.device == "cpu"
     with pytest.raises(SpecError, match='device = "cuda:3" is not on this machine'):
         api.load(done.path, device="cuda:3")
+
+
+def test_vectors_or_texts_that_were_changed_are_refused_and_not_searched(finished, file, tmp_path):
+    bench, done = finished
+    out, texts = tmp_path / "vectors.npy", tmp_path / "vectors.texts.parquet"
+    words = ["embed", str(done.path), "--out", str(out), "--search", "a dog"]
+    assert bench.command(*words, "--file", str(file))[0] == 0
+    whole = out.read_bytes()
+    as_object = whole[:10] + whole[10:].replace(b"'<f4'", b"'|O' ")
+    flipped, beside = whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:], texts.read_bytes()
+    for content in (flipped, whole[:-40], b"", as_object):
+        out.write_bytes(content)
+        code, said, err = bench.command(*words)
+        assert (code, said, "vectors.npy is not as it was written" in err) == (3, "", True), err
+    out.write_bytes(whole)
+    table = parquet.read_table(texts)
+    parquet.write_table(pa.table([table["text"][::-1]], schema=table.schema), texts)
+    assert "vectors.texts.parquet is not as it was written" in bench.command(*words)[2]
+    texts.write_bytes(beside)
+    assert bench.command(*words)[0] == 0
+    for name in (out, texts):
+        name.unlink()
+        os.mkfifo(name)
+        code, _, err = bench.command(*words, "--file", str(file))
+        assert (code, "is no regular file" in err) == (2, True), err
+        name.unlink()
+        name.write_bytes(whole if name == out else beside)

@@ -1,6 +1,7 @@
 """Exported latents: read back by other libraries they are those of the store, row by row, whatever stops the export."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from permafrost import exporting, inspection
 from permafrost.data.corpora.records import CorpusError
-from permafrost.data.errors import InputError
+from permafrost.data.errors import InputError, MachineError
 from permafrost.data.export import table_files, tensor_files, vectors
 from permafrost.data.latents.reader import open_store
 from permafrost.data.spec import SpecError
@@ -267,3 +268,22 @@ def test_memory_stays_flat_while_rows_are_written():
     for line in said.splitlines()[-2:]:
         _, _, _, first, highest, _ = line.split()
         assert float(highest) <= 1.1 * float(first), said
+
+
+@pytest.mark.parametrize("name", [".export.json", ".export.state", ".mean.npy.partial"])
+def test_a_pipe_in_the_place_of_a_file_of_an_export_is_refused_and_not_waited_for(bench, name):
+    export(bench, "npy", out="whole")
+    (bench.folder / "out").mkdir()
+    (bench.folder / "out" / ".export.json").write_bytes((bench.folder / "whole" / ".export.json").read_bytes())
+    (bench.folder / "out" / name).unlink(missing_ok=True)
+    os.mkfifo(bench.folder / "out" / name)
+    with pytest.raises(MachineError, match="is no regular file"):
+        export(bench, "npy")
+
+
+def test_a_folder_with_a_record_that_cannot_be_parsed_holds_other_files(bench):
+    (bench.folder / "out").mkdir()
+    (bench.folder / "out" / "mean.npy").touch()
+    (bench.folder / "out" / ".export.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="holds other files"):
+        export(bench, "npy")

@@ -298,3 +298,69 @@ def test_rows_of_empty_cells_are_given_to_skip_and_blank_lines_are_none(tmp_path
     assert {(reason, problem) for _, reason, problem in skipped} == {("empty cells", "all its cells are empty")}
     assert len(skipped) == 2
     assert len(list(open_table(path).rows())) == 2  # a reader that refuses faulty rows reads on
+
+
+LARGE = "dog " * (1 << 20)
+
+
+def as_dictionary(path: Path) -> None:
+    """4,000 rows of one text of 4 MB, which is stored once."""
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 4000, "int32"), pyarrow.array([LARGE]))
+    parquet.write_table(pyarrow.table({"text": texts}), path, compression="zstd")
+
+
+def as_a_long_cell(path: Path) -> None:
+    parquet.write_table(pyarrow.table({"text": [8 * LARGE]}), path, compression="zstd", use_dictionary=False)
+
+
+def as_arrow(path: Path) -> None:
+    batch = pyarrow.record_batch([pyarrow.array([LARGE] * 8)], ["text"])
+    options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+
+
+def as_a_workbook(path: Path) -> None:
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    for _ in range(2000):
+        sheet.append(["a" * 32_000])
+    book.save(path)
+
+
+def as_far_cells(path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active["A1"], book.active["XFD1048576"] = "text", 1
+    book.save(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write", "message"),
+    [
+        (".parquet", as_dictionary, "100 times"),
+        (".parquet", as_a_long_cell, "100 times"),
+        (".arrow", as_arrow, "100 times"),
+        (".xlsx", as_a_workbook, "100 times"),
+        (".xlsx", as_far_cells, "cells that span 17,179,869,184"),
+    ],
+)
+def test_a_small_file_that_unpacks_to_far_more_is_refused_before_it_is_held(tmp_path, suffix, write, message):
+    path = tmp_path / f"a{suffix}"
+    write(path)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(CorpusError, match=message):
+        list(open_table(path).rows())
+
+
+def test_texts_that_repeat_are_read_from_a_dictionary_as_they_are(tmp_path):
+    texts = ["dog", None, "cat", "", "dog"] * 2000
+    parquet.write_table(pyarrow.table({"text": texts, "number": range(len(texts))}), tmp_path / "a.parquet")
+    rows = [row for _, row in open_table(tmp_path / "a.parquet").rows()]
+    assert [row["text"] for row in rows] == texts
+    assert [row["number"] for row in rows] == [*range(len(texts))]
+
+
+def test_a_table_of_more_columns_than_are_read_is_refused(tmp_path):
+    parquet.write_table(pyarrow.table({f"c{number}": ["a"] for number in range(10_001)}), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match="10,001 fields, and at most 10,000"):
+        list(open_table(tmp_path / "a.parquet").rows())

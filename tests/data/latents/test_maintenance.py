@@ -285,3 +285,13 @@ def test_a_store_whose_only_shard_was_set_aside_is_listed_but_not_intact(store, 
 def test_an_empty_cache_has_no_stores(tmp_path):
     assert maintenance.store_folders(tmp_path / "none") == []
     assert maintenance.pick_stores(tmp_path, []) == []
+
+
+def test_a_link_to_a_store_is_that_store_and_no_shard_of_it_is_misplaced(store, tmp_path):
+    add(store, "a cat")
+    (link := store.path.with_name("0" * 16)).symlink_to(store.path.name)
+    assert maintenance.store_folders(tmp_path) == [store.path]
+    assert maintenance.pick_stores(tmp_path, [str(link), store.path.name, str(store.path)]) == [link]
+    assert [*maintenance.verify([link])] == []
+    assert maintenance.repair([link, store.path]) == ([], [])
+    assert len(store.shards) == 1

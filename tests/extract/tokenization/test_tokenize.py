@@ -1,6 +1,9 @@
 """Truncation takes from a text's own end; template and special tokens stay; what cannot be tokenized is refused."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -8,6 +11,7 @@ from tokenizers import Tokenizer
 from permafrost.data.plan.plan import CapturePlan
 from permafrost.data.spec import SpecError
 from permafrost.data.text import TextError
+from permafrost.extract.architecture.configuration import BackboneError
 from permafrost.extract.backbones.locate import find_backbone
 from permafrost.extract.backbones.tokenizer import load_tokenizer
 from permafrost.extract.tokenization.tokenize import CHUNK, tokenize
@@ -81,3 +85,28 @@ def test_the_published_gpt2_vocabulary_makes_a_tokenizer(folder, text, ids):
 
 def test_the_bert_vocabulary_makes_a_tokenizer():
     assert tokenize(load_tokenizer(real_model("bert_vocab")), ["hello"], "{text}", 9).ids.tolist() == [101, 7592, 102]
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "a normalizer that panics when it is made": {
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}
+    },
+    "no token for what is unknown": {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "x"}},
+    "an id of 32 bits": {"model": {"type": "WordLevel", "vocab": {"a": 0, "x": 4294967295}, "unk_token": "x"}},
+    "a template of tokens that are none": {
+        "post_processor": {
+            "type": "TemplateProcessing", "pair": [], "special_tokens": {},
+            "single": [{"SpecialToken": {"id": "z", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        }
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_tokenizer_that_fails_on_a_text_is_told_in_a_line(name, tiny, tmp_path):
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    made = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(made | BROKEN[name]))
+    with pytest.raises(BackboneError) as caught:
+        tokenize(load_tokenizer(folder), ["the dog"], "{text}", 16)
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,6 +1,7 @@
 """Options of every command: a log of events, and silence."""
 
 import json
+import os
 from datetime import datetime
 
 import pytest
@@ -53,3 +54,17 @@ def test_a_log_that_is_a_folder_is_refused(tmp_path):
     code, _, err = Bench(tmp_path, tmp_path).command("recipes", "--log", str(tmp_path))
     assert code == 2
     assert "a file is needed" in err
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_log_that_is_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path, put):
+    put(tmp_path / "a.jsonl")
+    code, _, err = Bench(tmp_path, tmp_path).command("recipes", "--log", str(tmp_path / "a.jsonl"))
+    assert (code, "a file is needed" in err) == (2, True)
+
+
+def test_what_steers_a_terminal_is_escaped_in_refusals_of_options(tmp_path):
+    for words in (("recipes", "--x\u202e\x1b[31m"), ("\u2066x",), ("recipes", "\u202ey\r")):
+        code, out, err = Bench(tmp_path, tmp_path).command(*words)
+        assert code == 2
+        assert not {"\u202e", "\u2066", "\x1b", "\r"} & {*out, *err}

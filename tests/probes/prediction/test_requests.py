@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -289,7 +290,10 @@ def test_a_place_where_answers_cannot_go_is_refused_before_they_are_made(runs_of
     monkeypatch.setattr(api, "load", None)
     path = write(tmp_path / "a.csv", ["sentence"], [("It",)])
     (tmp_path / "folder.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "null.csv").symlink_to("/dev/null")
     places = {"a.xlsx": "written as .csv or .jsonl", "folder.csv": "it is a folder", "a.csv": "the file that is read"}
+    places |= {"pipe.csv": "it is a device or pipe", "null.csv": "it is a device or pipe"}
     for name, message in places.items():
         words = ("--file", str(path), "--out", str(tmp_path / name))
         code, _, err = bench.command("predict", str(folders["named"]), *words)
