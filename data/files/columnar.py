@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -20,21 +20,25 @@ from permafrost.data.plugins import Reader
 BATCH_ROWS = 1 << 12
 """Rows that are Python objects at a time."""
 
+LARGEST_BATCH, BUFFER = 1 << 28, 1 << 16
+"""Bytes that a batch of rows may have whatever the file has, and bytes that are read at a time to find that out."""
+
 
 def read_parquet(path: Path) -> Iterator[TypedRow]:
     """Read a parquet file; one batch of rows is in memory at a time."""
     from pyarrow import parquet  # slow to import, and text files do without it
 
-    with _arrow_errors(path, "parquet file"):
+    with _arrow_errors(path, "parquet file"), ExitStack() as stack:
         metadata = parquet.read_metadata(path)
         groups = range(metadata.num_row_groups)
-        chunks = [metadata.row_group(group).column(at) for group in groups for at in range(metadata.num_columns)]
-        check_unpacked(path, sum(chunk.total_uncompressed_size for chunk in chunks))
-        repeated = sorted({chunk.path_in_schema for chunk in chunks if _may_repeat(chunk)})
-    with (
-        _arrow_errors(path, "parquet file"),
-        parquet.ParquetFile(path, memory_map=False, read_dictionary=repeated) as file,
-    ):
+        chunks = [
+            (group, metadata.row_group(group).column(at)) for group in groups for at in range(metadata.num_columns)
+        ]
+        check_unpacked(path, sum(chunk.total_uncompressed_size for _, chunk in chunks))
+        repeated = _long_and_repeated(
+            path, [(group, chunk.path_in_schema) for group, chunk in chunks if _is_repeated(chunk)]
+        )
+        file = stack.enter_context(parquet.ParquetFile(path, memory_map=False, read_dictionary=repeated))
         _check_names(path, file.schema_arrow.names)
         yield from _rows(path, file.iter_batches(BATCH_ROWS), file.schema_arrow)
 
@@ -172,9 +176,27 @@ def _is_binary(kind: Any) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _may_repeat(chunk: Any) -> bool:
-    """Return whether texts of a column of a parquet file are stored once, however often they occur."""
+def _is_repeated(chunk: Any) -> bool:
+    """Return whether the texts of a chunk of a parquet file are stored once, however often they occur."""
     return chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page and "." not in chunk.path_in_schema
+
+
+def _long_and_repeated(path: Path, chunks: list[tuple[int, str]]) -> list[str]:
+    """Return the columns with texts that are stored once, and so long that a batch of them may not fit in memory.
+
+    Args:
+        chunks: row groups and columns.
+    """
+    from pyarrow import compute, parquet
+
+    columns, long = sorted({column for _, column in chunks}), set[str]()
+    with parquet.ParquetFile(path, memory_map=False, read_dictionary=columns, buffer_size=BUFFER) as file:
+        for group, column in chunks:
+            first = next(file.iter_batches(1, row_groups=[group], columns=[column]), None)
+            if first is not None and hasattr(first.column(0), "dictionary"):
+                longest = compute.max(compute.binary_length(first.column(0).dictionary)).as_py() or 0
+                long |= {column} if BATCH_ROWS * longest > LARGEST_BATCH else set()
+    return sorted(long)
 
 
 def _size(column: Any) -> int:
