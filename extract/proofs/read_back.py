@@ -32,7 +32,7 @@ difference as a share of the largest value of its dimension."""
 SMALLEST_FLOAT16 = 2.0**-24
 
 WATCHED_TEXTS, READ_TEXTS = 8, 2
-"""Texts of each forward pass that are watched, and least number of those that are compared with the reference."""
+"""About how many texts of each forward pass are watched, and least number of those compared with the reference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,9 @@ class ReadBack:
         if self._done:
             return
         self._members.append(members)
-        known = np.flatnonzero(np.isin(members, list(self._check.known_states)))
-        chosen = np.union1d(known, evenly_spaced(np.arange(len(members)), WATCHED_TEXTS))
+        known = (place for place, text in enumerate(members.tolist()) if text in self._check.known_states)
+        spaced = range(0, len(members), -(-len(members) // WATCHED_TEXTS))
+        chosen = np.array(sorted({*known, *spaced, len(members) - 1}))
         ends = offsets_from_lengths(self._check.tokens.viewed_lengths[members])
         self._watched.append(_Latents(members, ends, captured).select(chosen))
 
