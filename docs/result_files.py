@@ -27,18 +27,6 @@ VERSIONS = ("python", "torch", "transformers")
 KEPT = ("variant", "view", "subset", "layer", "control", "task", "split", "metric")
 FIGURES = ("value", "low", "high")
 
-NEW = {
-    "faults": {
-        "title": "What was tried against it",
-        "notes": [
-            "Real processes are killed, refused the disk, given damaged or hostile files, or changed beneath them, and "
-            "what comes after is compared with what comes without. Work is lost if it was committed and is gone or ran "
-            "again; a number is wrong if it is served and is not that of a run without the fault."
-        ],
-    }
-}
-"""Name of a result -> what is written in its file as if by hand when it is measured first."""
-
 Result = dict[str, Any]
 
 
@@ -58,7 +46,7 @@ def write(name: str, result: Mapping[str, Any]) -> None:
     """Write a result, one row a line; what was written by hand in an earlier file of this name stays."""
     path = FOLDER / f"{name}.json"
     before = read(name) if path.is_file() else {}
-    whole: Result = {"title": name, "order": 1000, "section": "Other", "notes": []} | NEW.get(name, {})
+    whole: Result = {"title": name, "order": 1000, "section": "Other", "notes": []}
     whole |= {key: before[key] for key in BY_HAND if key in before} | dict(result)
     FOLDER.mkdir(exist_ok=True)
     path.write_text("{\n" + ",\n".join(f" {_dump(key)}: {_lines(value)}" for key, value in whole.items()) + "\n}\n")
