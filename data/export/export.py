@@ -1,16 +1,18 @@
 """Export of vectors and their rows to a folder, in blocks, and on from where an earlier call was stopped.
 
-The folder holds a record of what is written to it, ``.export.json``; another export to the same folder is refused.
+The folder holds a record of what is written to it, ``.export.json``, with the digests of the files once they are whole;
+another export to the same folder is refused.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from permafrost.data.atomic import file_lock, read_json, remove_leftovers, write_atomically
+from permafrost.data.digests import DIGESTS, digests_of_files
 from permafrost.data.errors import InputError, MachineError
 from permafrost.data.export.table_files import part_names, write_columns, write_parts
 from permafrost.data.export.tensor_files import TensorFile, npy_file, safetensors_file, write_tensors
@@ -109,9 +111,12 @@ def _export(
     names = (
         [file.path.name for file in tensor_files] + [ROWS] if tensor_files else part_names(source, TABLES[format_name])
     )
-    existed = bool(known and known.get("sizes") == _sizes(folder, names))
+    recorded = (known or {}).get(DIGESTS, {})
+    found = _digests(folder, names) if recorded else {}
+    existed = bool(found) and found == recorded
     if not existed:
-        _remove_changed(folder, known or {})
+        for name in (name for name, digest in found.items() if digest != recorded.get(name)):
+            (folder / name).unlink()  # it is not as it was written
         remove_leftovers(folder, alone=True)
         _check_disk(folder, source, names)
         write_atomically(folder / RECORD, json.dumps({"of": description}, indent=1).encode())
@@ -121,10 +126,10 @@ def _export(
                 write_tensors(tensor_files, source, folder / STATE, fingerprint(description), advance)
             else:
                 write_parts(folder, TABLES[format_name], source, about, advance)
-        record = {"of": description, "sizes": _sizes(folder, names)}
+        record = {"of": description, DIGESTS: _digests(folder, names)}
         write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
-    sizes = _sizes(folder, names)
-    return ExportResult(folder=folder, files=tuple(names), rows=rows, existed=existed, bytes=sum(sizes.values()))
+    size = sum((folder / name).stat().st_size for name in names)
+    return ExportResult(folder=folder, files=tuple(names), rows=rows, existed=existed, bytes=size)
 
 
 def _tensor_files(folder: Path, format_name: str, source: VectorSource, about: Mapping[str, Any]) -> list[TensorFile]:
@@ -137,17 +142,9 @@ def _tensor_files(folder: Path, format_name: str, source: VectorSource, about: M
     return []
 
 
-def _sizes(folder: Path, names: list[str]) -> dict[str, int]:
-    """Return file -> its bytes, of those that are there."""
-    return {name: (folder / name).stat().st_size for name in names if (folder / name).exists()}
-
-
-def _remove_changed(folder: Path, known: Mapping[str, Any]) -> None:
-    """Remove the files of a finished export that no longer have the size that they were written with."""
-    for name, size in known.get("sizes", {}).items():
-        path = folder / Path(name).name
-        if path.is_file() and path.stat().st_size != size:
-            path.unlink()
+def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return file -> its digest, of those that are there."""
+    return digests_of_files(folder, (name for name in names if (folder / name).is_file()))
 
 
 def _check_disk(folder: Path, source: VectorSource, names: list[str]) -> None:
@@ -164,4 +161,5 @@ def _check_disk(folder: Path, source: VectorSource, names: list[str]) -> None:
 def _read_record(folder: Path) -> dict[str, Any] | None:
     """Return the record of an export; None if the folder has none that can be read."""
     record = read_json(folder / RECORD)
-    return record if isinstance(record, dict) and isinstance(record.get("of"), dict) else None
+    sound = isinstance(record, dict) and all(isinstance(record.get(key, {}), dict) for key in ("of", DIGESTS))
+    return record if sound and "of" in record else None

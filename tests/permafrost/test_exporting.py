@@ -157,9 +157,12 @@ def test_a_stopped_export_goes_on_and_ends_with_the_same_files(name, bench, bloc
     count = len(starts)
     assert export(bench, name).existed
     assert len(starts) == count
-    (result.folder / result.files[0]).write_bytes(b"cut short")
-    assert not export(bench, name).existed
-    assert (result.folder / result.files[0]).read_bytes() == (whole.folder / whole.files[0]).read_bytes()
+    for file in result.files:
+        right = (whole.folder / file).read_bytes()
+        for wrong in (b"cut short", right[:-1] + bytes([right[-1] ^ 1])):
+            (result.folder / file).write_bytes(wrong)
+            assert not export(bench, name).existed
+            assert (result.folder / file).read_bytes() == right
 
 
 def test_an_export_of_something_else_is_refused_before_anything_runs(bench, monkeypatch):
