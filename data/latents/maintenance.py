@@ -52,7 +52,12 @@ def store_folders(cache: Path) -> list[Path]:
     """Return every folder of ``cache`` that holds shards, shards set aside or temporary files, each once.
 
     A link to a store in the same cache is left out.
+
+    Raises:
+        StoreError: the cache is no folder.
     """
+    if cache.exists() and not cache.is_dir():
+        raise StoreError(f"{cache} is no folder of stores.")
     patterns = (f"*/*/*{SUFFIX}*", f"*/*/.*{TEMPORARY_SUFFIX}")
     folders = {path.parent for pattern in patterns for path in cache.glob(pattern)}
     folders |= {path.parent for path in files_below(cache, [SUFFIX])} if url_of(cache) else set()

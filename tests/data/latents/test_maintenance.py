@@ -295,3 +295,9 @@ def test_a_link_to_a_store_is_that_store_and_no_shard_of_it_is_misplaced(store, 
     assert [*maintenance.verify([link])] == []
     assert maintenance.repair([link, store.path]) == ([], [])
     assert len(store.shards) == 1
+
+
+def test_a_cache_that_is_no_folder_is_told(tmp_path):
+    os.mkfifo(tmp_path / "cache")
+    with pytest.raises(StoreError, match="cache is no folder of stores"):
+        maintenance.pick_stores(tmp_path / "cache", [])
