@@ -1,6 +1,6 @@
 """What the self-check costs: its share of a cold extraction, and what a warm start takes.
 
-    python -m benchmarks.extraction.self_check
+    python -m benchmarks.extraction.self_check --dtype float32
 
 Distinct sentences of STS-B and SNLI, every layer, mean view, each round in a cache of its own, so nothing was proven
 before. Importing transformers and the first load are outside the clock; loading the backbone, choosing the road,
@@ -55,10 +55,10 @@ def pick_texts(many: int) -> list[str]:
 
 def main() -> None:
     """Print one table."""
-    options = parse_options(__doc__, backbone="minilm", texts=10_000, rounds=5, device="auto")
+    options = parse_options(__doc__, backbone="minilm", texts=10_000, rounds=5, device="auto", dtype="auto")
 
     device = pick_device(options.device)
-    plan = CapturePlan(backbone=options.backbone, views=("mean",))
+    plan = CapturePlan(backbone=options.backbone, views=("mean",), compute_dtype=options.dtype)
     texts, dtype = pick_texts(options.texts), compute_dtype(plan, device)
     load_backbone(find_backbone(plan), plan, dtype, device)
     spent: dict[str, float] = defaultdict(float)
