@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from permafrost.data.atomic import remove_leftovers
 from permafrost.data.device.pipeline import Pipeline
 from permafrost.data.errors import InputError
 from permafrost.data.machine import pick_device
@@ -145,7 +146,8 @@ class _Request:
             raise TextError(message, error.text) from error
 
     def finish(self) -> None:
-        """Wait for what other processes were handed, and tell what is left to them."""
+        """Wait for what other processes were handed, and tell what is left to them; remove what killed ones left."""
+        remove_leftovers(self.store.path)
         if self._distribution:
             finished = self._distribution.finish()
             self.texts_run += finished.texts_run

@@ -71,12 +71,13 @@ def test_a_second_equal_extraction_says_that_one_is_under_way_and_goes_on(plan, 
     assert sum("under way" in line for line in lines.notes) == 1
 
 
-def test_what_a_killed_run_has_left_goes_with_the_next(plan, texts, tmp_path):
+@pytest.mark.parametrize("many", [5, 9])
+def test_what_a_killed_run_has_left_goes_with_the_next_also_if_nothing_runs(many, plan, texts, tmp_path):
     first = extract(plan, texts[:5], settings(tmp_path))
     names = [f".{'0' * 32}.{process}@{atomic._host()}.tmp" for process in ("999999999-1", _process())]
     for name in names:
         (first.store.path / name).touch()
-    extract(plan, texts[:9], settings(tmp_path))
+    assert extract(plan, texts[:many], settings(tmp_path)).texts_run == many - 5
     assert [name for name in names if (first.store.path / name).exists()] == names[1:], "one belongs to this process"
 
 
